@@ -1,0 +1,1 @@
+"""Published benchmarks, for models of this package and any ASE calculator side by side."""

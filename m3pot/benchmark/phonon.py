@@ -1,0 +1,49 @@
+"""Phonons of crystals against a reference: heat capacity, highest and mean frequency, stability."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from m3pot.benchmark.elastic import draw_parity
+from m3pot.benchmark.run import Benchmark, Row
+from m3pot.benchmark.solids import Solid, errors, summarise
+from m3pot.properties.phonons import phonons
+
+COLUMNS = {"heat_capacity": "heat_capacity_300K"}  # of MatCalc's records
+
+
+def phonon(
+    solids: Mapping[str, Solid], *, min_length: float = 12.0, dtype: str = "float64", device: Any = None
+) -> Benchmark:
+    """The benchmark; supercells are at least ``min_length`` A in each direction."""
+
+    def measure(model: Any, part: Mapping[str, Solid]) -> Iterator[Row]:
+        for name, solid in part.items():
+            try:
+                found = phonons(solid.atoms, model, min_length=min_length, dtype=dtype, device=device)
+            except ModuleNotFoundError:
+                raise
+            except Exception as error:  # phonopy and seekpath raise anything
+                yield {"name": name, "status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
+                continue
+            row: Row = {"name": name, "status": "done", "reason": "", **found.summary(), "source": solid.source}
+            yield row | errors(row, solid.reference)
+
+    def counted(rows: Sequence[Row]) -> Row:
+        return summarise(rows) | {"unstable": [row["name"] for row in rows if row.get("stable") is False]}
+
+    return Benchmark(
+        name="phonon",
+        about="harmonic phonons by finite displacements (THz, J/K/mol of atoms) against the source of each row",
+        settings={"dtype": dtype, "crystals": len(solids), "min_length": min_length},
+        items=dict(solids),
+        measure=measure,
+        summarise=counted,
+        draw=_draw,
+        chunk=1,
+    )
+
+
+def _draw(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
+    panels = {"heat_capacity_300K": "heat capacity / J/K/mol", "highest_THz": "highest frequency / THz"}
+    return draw_parity(rows, folder / "phonon.png", panels)

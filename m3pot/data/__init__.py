@@ -1,0 +1,1 @@
+"""Data sets: manifests, labelled frames, cached neighbour lists, batches."""

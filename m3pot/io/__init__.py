@@ -1,0 +1,1 @@
+"""Model files: our own, those of other packages, and models by name."""

@@ -1,0 +1,1 @@
+"""Pure mathematics on JAX arrays: no model, no file, no structure."""

@@ -1,0 +1,1 @@
+"""Training: configuration, data preparation, loss, step, loop, fine-tuning, model card."""

@@ -1,0 +1,110 @@
+"""The repulsion at short range: formula, sign, smooth end."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.data import atomic_numbers, covalent_radii
+
+from m3pot.execution import numerics
+from m3pot.graph import Graph, as_dtype, edge_vectors
+from m3pot.models.zbl import COULOMB, zbl_energies
+from m3pot.potential import atomic_energies
+from tests.helpers import QUICK, graph_of, random_potential, structures
+from tests.laws import oracle
+
+PAIRS = [("H", "H"), ("Li", "O"), ("Fe", "Fe"), ("Cs", "F"), ("U", "Pu")]
+
+
+def dimer_energy(species, r):
+    """Energy of a dimer as a function of its length."""
+    ends = np.array([0, 1])
+    graph = Graph(species, np.zeros((2, 3)), np.zeros((1, 3, 3)), np.zeros(2, int), ends, ends[::-1], np.zeros((2, 3)))
+    return zbl_energies(graph, r * jnp.array([[0.6, 0, 0.8], [-0.6, 0, -0.8]])).sum()
+
+
+def derivatives(species, r):
+    """Value, slope and curvature at many lengths."""
+    first = jax.grad(dimer_energy, argnums=1)
+    second = jax.grad(first, argnums=1)
+    return [jax.vmap(f, (None, 0))(species, r) for f in (dimer_energy, first, second)]
+
+
+jit_derivatives = jax.jit(derivatives)
+
+
+def curve(first, second, t):
+    """Value, slope and curvature at the lengths ``t`` times the sum of covalent radii."""
+    t = np.resize(t, 400)  # one shape, one compilation
+    species = np.array([atomic_numbers[first], atomic_numbers[second]])
+    return [np.asarray(x) for x in jit_derivatives(species, t * reach(first, second))]
+
+
+def reach(first, second):
+    return covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]]
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with numerics("float64"):
+        yield
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_repulsive_up_to_the_sum_of_covalent_radii(first, second):
+    energies, slopes, _ = curve(first, second, np.linspace(1e-3, 1, 400, endpoint=False))
+    assert (energies > 0).all()
+    assert (slopes < 0).all()
+    assert (np.diff(energies) < 0).all()
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_value_slope_and_curvature_vanish_at_the_end(first, second):
+    for order, values in enumerate(curve(first, second, [1 - 1e-3, 1 - 1e-4, 1 + 1e-12, 1.2])):
+        assert values[0] / values[1] == pytest.approx(10.0 ** (3 - order), rel=0.05)
+        assert values[2] == values[3] == 0
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_textbook_formula(first, second):
+    t = np.linspace(0.01, 0.99, 400)
+    screened = oracle.screened_coulomb(atomic_numbers[first], atomic_numbers[second], t * reach(first, second))
+    expected = screened * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5)
+    np.testing.assert_allclose(curve(first, second, t)[0], expected, rtol=1e-6)
+
+
+def test_coulomb_constant():
+    assert pytest.approx(units.Hartree * units.Bohr, rel=1e-7) == COULOMB
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_slope_is_the_finite_difference(first, second):
+    t, h = np.linspace(0.05, 0.95, 100), 1e-5
+    plus, minus = (curve(first, second, t + step)[0][:100] for step in (h, -h))
+    slope = curve(first, second, t)[1][:100]
+    np.testing.assert_allclose(slope, (plus - minus) / (2 * h * reach(first, second)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_coincident_atoms_and_padding_stay_finite(dtype):
+    graph = graph_of(structures()["molecule"])
+    vectors = np.zeros((len(graph.receivers), 3), dtype)
+    energies, slope = jax.jit(jax.value_and_grad(lambda x: zbl_energies(graph, x).sum()))(vectors)
+    assert energies.dtype == dtype
+    assert energies == 0
+    assert not slope.any()
+
+
+def test_potential_adds_it():
+    """With the switch on, close atoms repel each other; beyond the covalent radii nothing changes."""
+    off = random_potential("tensorflow", units=2, blocks=1)
+    on = dataclasses.replace(off, zbl=True)
+    graph = as_dtype(graph_of(Atoms("H3", [[0, 0, 0], [0, 0, 0.3], [0, 0, 2]])), "float64")
+    energies = jax.jit(atomic_energies, compiler_options=QUICK)
+    change = energies(on, graph, edge_vectors(graph)) - energies(off, graph, edge_vectors(graph))
+    half = curve("H", "H", 0.3 / reach("H", "H"))[0][0] / 2
+    assert half > 4
+    np.testing.assert_allclose(change, [half, half, 0], rtol=0, atol=1e-10)

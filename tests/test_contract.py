@@ -1,0 +1,147 @@
+"""The doctor finds each illness: models and calculators with one planted flaw break exactly the law in question."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.lj import LennardJones
+
+import m3pot.contract
+from m3pot.contract import Report, doctor, structures
+from m3pot.graph import sum_receivers
+from m3pot.math import safe
+from m3pot.potential import Potential
+from tests.helpers import random_potential
+
+
+class Pairs(nn.Module):
+    """Repulsive pairs that end smoothly at the cutoff, healthy or with one flaw."""
+
+    flaw: str = ""
+    cutoff: float = 5.0
+
+    @nn.compact
+    def __call__(self, graph, vectors):
+        r = safe.norm(vectors)
+        t = r / self.cutoff
+        pair = (1 - t * t) * (1 - t * t) * (1 - t * t)
+        if self.flaw == "cutoff":
+            pair = 1 - t
+        if self.flaw == "repulsion":
+            pair = -pair
+        if self.flaw != "skin":
+            pair = jnp.where(r < self.cutoff, pair, 0)
+        energies = sum_receivers(jnp.where(graph.species[graph.receivers] > 0, pair, 0), graph)
+        if self.flaw == "batch":
+            energies = energies * (1 + 1e-3 * jnp.sum(graph.species > 0))
+        if self.flaw == "padding":
+            energies = energies * (1 + 1e-5 * len(graph.species))
+        if self.flaw == "float32" and energies.dtype == jnp.float32:
+            energies = energies * 1.01
+        return energies
+
+
+def pairs(flaw: str = "") -> Potential:
+    offset = np.array(0.3 if flaw == "extensivity" else 0.0)
+    return Potential(Pairs(flaw=flaw), {}, np.ones(95), np.zeros(95), offset, card={"elements": [1, 6, 29]})
+
+
+class Ill(Calculator):
+    """Lennard-Jones with one flaw."""
+
+    implemented_properties = ["energy", "forces", "stress"]
+
+    def __init__(self, flaw: str):
+        super().__init__()
+        self.flaw, self.healthy = flaw, LennardJones(rc=5.0, smooth=True, sigma=1.8)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        super().calculate(atoms, properties, system_changes)
+        self.healthy.calculate(atoms, ["energy", "forces", "stress"])
+        results = {name: self.healthy.results[name] for name in self.implemented_properties if name in results_of(self)}
+        if self.flaw == "forces":
+            results["forces"] = results["forces"] * 1.01
+        if self.flaw == "stress" and "stress" in results:
+            results["stress"] = -results["stress"]
+        if self.flaw == "momentum":
+            results["forces"] = results["forces"] + [0, 0, 0.01]
+        if self.flaw == "translation":
+            results["energy"] += 1e-2 * np.sin(atoms.positions[:, 0]).sum()
+        if self.flaw == "wrapping":
+            results["energy"] += 1e-2 * (atoms.positions.max() - atoms.positions.min()) * atoms.pbc.any()
+        if self.flaw == "rotation":
+            results["energy"] += 1e-2 * np.ptp(atoms.positions[:, 2])
+        if self.flaw == "permutation":
+            results["energy"] += 1e-2 * (atoms.numbers * np.arange(len(atoms))).sum()
+        if self.flaw == "supercell":
+            results["energy"] += 0.05 * len(atoms) ** 2
+        self.results = results
+
+
+def results_of(calc: Ill) -> dict:
+    return calc.healthy.results
+
+
+def verdicts(report: Report) -> dict[str, str]:
+    return {outcome.law: outcome.verdict for outcome in report.outcomes}
+
+
+def test_healthy_potentials_pass():
+    for potential in (pairs(), random_potential("tensorflow", units=4, blocks=1)):
+        report = doctor(potential)
+        found = verdicts(report)
+        assert report.ok
+        found.pop("extensivity")
+        found.pop("repulsion")
+        assert set(found.values()) == {"pass"}
+    assert verdicts(doctor(pairs()))["repulsion"] == "pass"
+
+
+@pytest.mark.parametrize("flaw", ["batch", "padding", "skin", "float32", "cutoff", "repulsion", "extensivity"])
+def test_flaws_of_potentials(flaw):
+    report = doctor(pairs(flaw))
+    found = verdicts(report)
+    warning = flaw in ("cutoff", "repulsion", "extensivity")
+    assert found[flaw] == ("warn" if warning else "fail")
+    assert report.ok is warning
+
+
+@pytest.mark.parametrize(
+    "flaw", ["forces", "stress", "momentum", "translation", "wrapping", "rotation", "permutation", "supercell"]
+)
+def test_flaws_of_calculators(flaw):
+    report = doctor(Ill(flaw))
+    assert verdicts(report)[flaw] == "fail"
+    assert not report.ok
+
+
+def test_a_healthy_calculator_passes_and_the_table_can_be_read():
+    report = doctor(Ill(""))
+    assert report.ok
+    assert set(verdicts(report).values()) == {"pass"}
+    lines = str(report).splitlines()
+    assert len(lines) == len(report.outcomes) + 1
+    assert all(outcome.law in line for outcome, line in zip(report.outcomes, lines[1:], strict=True))
+
+
+@pytest.mark.parametrize("elements", [[14], [1, 8], range(1, 95)])
+def test_structures_use_elements_of_the_model(elements):
+    for atoms in structures(elements).values():
+        assert isinstance(atoms, Atoms)
+        assert set(atoms.numbers) <= set(elements)
+
+
+def test_nan_is_a_failure():
+    potential = pairs()
+    shift = np.array(potential.shift)
+    shift[:] = np.nan
+    broken = Potential(potential.model, {}, potential.scale, shift, potential.offset, card=potential.card)
+    assert not doctor(broken).ok
+
+
+def test_the_name_leads_here():
+    import m3pot as package
+
+    assert package.doctor is m3pot.contract.doctor
