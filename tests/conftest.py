@@ -1,6 +1,8 @@
+import gc
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -22,6 +24,14 @@ def shared_data(name: str) -> Path:
 @pytest.fixture(name="shared_data")
 def _shared_data():
     return shared_data
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _drop_compiled_code():
+    """Free what a module compiled: every XLA:CPU program maps memory, and Linux kills at 65 530 maps in a process."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
