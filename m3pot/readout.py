@@ -105,16 +105,17 @@ class M3GNetProperty(Trunk):
     ) -> Float[Array, "b targets"]:
         """Targets of every structure; ``vectors`` are r_ij in A, ``state`` as the field of that name says."""
         v, u = self.features(graph, vectors, state)
+        hidden = self.hidden or self.units
         if self.pooling == "set2set":
             pooled = Set2Set(self.set2set_steps, self.set2set_layers, name="set2set")(v, graph)
         elif self.pooling == "weighted":
-            pooled = WeightedMean(self.units, name="weighted")(v, graph)
+            pooled = WeightedMean(hidden, name="weighted")(v, graph)
         elif self.pooling == "mean":
             pooled = mean_atoms(v, graph)
         else:
             raise ValueError(f"Expected pooling {', '.join(POOLINGS)}, got {self.pooling!r}; choose one of them.")
         pooled = pooled if u is None else jnp.concatenate([pooled, u], axis=-1)
-        y = MLP((self.units, self.units, self.targets), linear_end=True, name="property")(pooled)
+        y = MLP((hidden, hidden, self.targets), linear_end=True, name="property")(pooled)
         return nn.sigmoid(y) if self.classify else y
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
+NAMED = 20  # failures named on standard error; what a command writes names them all
 
 
 def _choose_device(name: str | None) -> str | None:
@@ -71,7 +72,7 @@ def say(message: str, quiet: bool = False) -> None:
 
 
 def finish(failures: Sequence[tuple[str, str]], total: int) -> None:
-    """End the command: list what failed (name, reason) on standard error and exit, or return if nothing did.
+    """End the command: name what failed, and why, on standard error and exit, or return if nothing did.
 
     The exit code is 1, or 2 if nothing could be done at all.
     """
@@ -79,8 +80,10 @@ def finish(failures: Sequence[tuple[str, str]], total: int) -> None:
         return
     if total > 1:
         typer.echo(f"m3pot: {len(failures)} of {total} inputs failed:", err=True)
-    for name, reason in failures:
+    for name, reason in failures[:NAMED]:
         typer.echo(f"{'  ' if total > 1 else 'm3pot: '}{name}: {one_line(reason)}", err=True)
+    if len(failures) > NAMED:
+        typer.echo(f"  and {len(failures) - NAMED} more", err=True)
     raise typer.Exit(BAD_INPUT if len(failures) == total else SOME_FAILED)
 
 

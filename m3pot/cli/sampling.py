@@ -7,6 +7,7 @@ import typer
 
 from m3pot.cli.options import (
     BAD_INPUT,
+    NAMED,
     SOME_FAILED,
     Debug,
     Device,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _STRUCTURES = (".extxyz", ".xyz", ".traj")
-_NAMED = 20  # failures named on standard error; all are in failures.csv
 
 
 @app.command()
@@ -43,9 +43,10 @@ def sample(
         typer.Option(
             "--kind",
             "-k",
-            help="pool (parents as they are), rattle, strain, compress, hot, subst, pair, md (from parents), element, "
-            "binary, dimer, dense, random (from nothing), rare, short (mixtures), or universal (the mixture of the "
-            "shipped models). Several, also separated by commas, take turns.",
+            help="pool (parents as they are), rattle, strain, compress, hot, subst, decorate (elements at random), "
+            "ions (molecular ions and molecules put in), pair, md (from parents), element, binary, dimer, dense, "
+            "random (from nothing), rare, short (mixtures), or universal (the mixture of the shipped models). "
+            "Several, also separated by commas, take turns.",
             show_default="universal",
         ),
     ] = None,
@@ -226,10 +227,10 @@ def label(
         print_json({"output": str(output), **outcome._asdict()})
     else:
         say(f"{outcome.labelled} of {total} frames labelled in {output}", quiet)
-        for name, reason in outcome.failures[:_NAMED]:
+        for name, reason in outcome.failures[:NAMED]:
             say(f"  {name}: {reason}")
-        if len(outcome.failures) > _NAMED:
-            say(f"  ... and {len(outcome.failures) - _NAMED} more in {output / 'failures.csv'}")
+        if len(outcome.failures) > NAMED:
+            say(f"  ... and {len(outcome.failures) - NAMED} more in {output / 'failures.csv'}")
     if outcome.failures:
         raise typer.Exit(SOME_FAILED if outcome.labelled else BAD_INPUT)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from m3pot.data import generate, sample
+from m3pot.data import generate, molecular, sample
 from m3pot.data.crystal import ELEMENTS, NOBLE, Crystal, Rejected, is_binary_oxide, similar
 from m3pot.data.sample import Range
 from m3pot.data.split import reduced_formula
@@ -127,6 +127,17 @@ def _substitute(source: Source, k: int, rng: np.random.Generator) -> tuple[int, 
     return parent, sample.substitute(crystal, rng)
 
 
+def _decorate(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
+    return -1, sample.decorate(_choose(source, source.changed, rng)[1], rng)
+
+
+def _ions(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
+    """Molecular ions where an element of like charge was; in a third, and where there is none, molecules in holes."""
+    _, crystal = _choose(source, source.changed, rng)
+    change = molecular.exchange if k % 3 and molecular.exchangeable(crystal.numbers) else molecular.insert
+    return -1, change(crystal, rng)
+
+
 def _hot(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
     parent, crystal = _choose(source, source.changed, rng)
     return parent, sample.heat(crystal, rng)
@@ -187,6 +198,8 @@ KINDS: Mapping[str, Maker] = {
     "strain": _strain,
     "compress": _compress,
     "subst": _substitute,
+    "decorate": _decorate,
+    "ions": _ions,
     "hot": _hot,
     "rare": _rare,
     "short": _short,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 
-from m3pot.data.crystal import Crystal, Rejected, closest, similar
+from m3pot.data.crystal import ELEMENTS, NOBLE, Crystal, Rejected, closest, similar
 from m3pot.units import BOLTZMANN
 
 Range = tuple[float, float]
@@ -116,6 +116,22 @@ def substitute(
     numbers = np.where(crystal.numbers == old, new, crystal.numbers)
     scale = covalent_radii[numbers].sum() / covalent_radii[crystal.numbers].sum() * (1 + jitter * rng.uniform(-1, 1))
     return _deform(crystal._replace(numbers=numbers), np.eye(3) * scale)
+
+
+def decorate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+    """Other elements at random on every sublattice, at 0.85 to 1.15 of the volume that the covalent radii suggest.
+
+    Noble gases are left out. Hydrogen and the second row come half as often, being small for most sites.
+    Raises Rejected if the crystal is mostly vacuum, as slabs and molecules are.
+    """
+    old = np.unique(crystal.numbers)
+    if 4 / 3 * np.pi * (covalent_radii[crystal.numbers] ** 3).mean() < 0.25 * volume_per_atom(crystal):
+        raise Rejected("mostly vacuum")
+    weights = np.where(np.isin(ELEMENTS, NOBLE), 0.0, np.where(ELEMENTS < 10, 0.5, 1.0))
+    new = rng.choice(ELEMENTS, len(old), replace=False, p=weights / weights.sum())
+    numbers = new[np.searchsorted(old, crystal.numbers)]
+    ratio = (covalent_radii[numbers] ** 3).sum() / (covalent_radii[crystal.numbers] ** 3).sum()
+    return _deform(crystal._replace(numbers=numbers), np.eye(3) * (ratio * rng.uniform(0.85, 1.15)) ** (1 / 3))
 
 
 def push_pair(crystal: Crystal, rng: np.random.Generator) -> Crystal:

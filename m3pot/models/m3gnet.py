@@ -28,7 +28,8 @@ DIALECTS: dict[str, dict] = {
 class Trunk(nn.Module):
     """Embedding and interaction blocks: graph -> features of atoms (and of the state). Fields are the configuration."""
 
-    units: int = 64
+    units: int = 64  # features of atoms and edges
+    hidden: int = 0  # width of the hidden layers; 0: as units
     blocks: int = 3
     max_l: int = 3  # angular orders l = 0 .. max_l-1
     max_n: int = 3  # radial functions of each order
@@ -63,7 +64,8 @@ class Trunk(nn.Module):
         v = ElementEmbedding(self.units, name="node_embedding")(graph.species)
         e = nn.silu(nn.Dense(self.units, use_bias=self.edge_bias, name="edge_embedding")(radial))
         u = self._embed_state(state)
-        widths = (self.units,) * self.update_layers
+        hidden = self.hidden or self.units
+        widths = (hidden,) * (self.update_layers - 1) + (self.units,)
         for b in range(self.blocks):
             columns = self.max_l * self.max_n
             gate = nn.sigmoid(nn.Dense(columns, name=f"block_{b}_three_gate")(v))
@@ -82,7 +84,7 @@ class Trunk(nn.Module):
             v = v + sum_receivers(update([*ends, (e, None), *state_part]) * factor, graph)
             if u is not None:
                 mean = mean_atoms(v, graph)
-                u = MLP((self.units, self.units, self.state_dim), name=f"block_{b}_state_update")(
+                u = MLP((hidden, hidden, self.state_dim), name=f"block_{b}_state_update")(
                     jnp.concatenate([u, mean], axis=-1)
                 )
         return v, u
@@ -171,5 +173,6 @@ class M3GNet(Trunk):
     def __call__(self, graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, " n"]:
         """Atomic energies; ``vectors`` are r_ij in A (:func:`m3pot.graph.edge_vectors`)."""
         v, _ = self.features(graph, vectors)
-        widths = (self.units,) * (self.readout_layers - 1) + (1,)
+        hidden = self.hidden or self.units
+        widths = (self.units,) * (self.readout_layers - 3) + (hidden, hidden, 1)  # MatGL's first layer keeps the width
         return GatedMLP(widths, linear_end=True, name="energy")([(v, None)])[:, 0]

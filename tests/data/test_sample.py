@@ -5,7 +5,7 @@ import pytest
 from ase.build import bulk
 from ase.data import covalent_radii
 
-from m3pot.data import generate, sample
+from m3pot.data import generate, molecular, sample
 from m3pot.data.crystal import (
     ELEMENTS,
     Crystal,
@@ -31,6 +31,7 @@ CRYSTALS = [
 ]
 PARENTS = Source(CRYSTALS, ["NaCl", "Cu", "Si", "GaAs", "MgO"], seed=3)
 NACL = CRYSTALS[0]
+ROCKSALT = from_atoms(bulk("NaCl", "rocksalt", a=5.6, cubic=True))
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -113,6 +114,51 @@ def test_substitute_takes_a_similar_element_and_scales_by_radii():
     np.testing.assert_allclose(new.cell, NACL.cell * scale)
     with pytest.raises(Rejected):
         sample.substitute(NACL._replace(numbers=np.array([3, 4])), rng(), old=200)
+
+
+def test_decorated_crystals_have_new_elements_at_the_same_packing():
+    def packing(crystal):
+        return (covalent_radii[crystal.numbers] ** 3).mean() / sample.volume_per_atom(crystal)
+
+    for seed in range(10):
+        new = sample.decorate(NACL, rng(seed))
+        assert len(np.unique(new.numbers)) == 2
+        assert len(set(new.numbers) & set(NACL.numbers)) < 2
+        assert 1 / 1.151 < packing(new) / packing(NACL) < 1 / 0.849
+    slab = NACL._replace(cell=NACL.cell @ np.diag([1, 1, 9]))
+    with pytest.raises(Rejected, match="vacuum"):
+        sample.decorate(slab, rng())
+
+
+def test_ions_take_the_sites_of_one_element_and_touch_nothing():
+    made = set()
+    for seed in range(16):
+        new = molecular.exchange(ROCKSALT, rng(seed))
+        made.add(tuple(np.unique(new.numbers)))
+        assert closest(new) > 0.7  # also within an ion: bond lengths of real molecules
+        assert sample.volume_per_atom(new) > 5
+        assert (11 in new.numbers) != (17 in new.numbers)
+    assert len(made) >= 4
+    with pytest.raises(Rejected, match="no site"):
+        molecular.exchange(CRYSTALS[2], rng())
+    assert molecular.exchangeable(CRYSTALS[2].numbers) == []
+
+
+def test_molecules_are_put_into_holes():
+    large, made = sample.repeat(ROCKSALT, (2, 2, 1)), []
+    for seed in range(8):
+        try:
+            made.append(molecular.insert(large, rng(seed)))
+        except Rejected as reason:
+            assert str(reason) == "no room"
+    assert len(made) >= 2
+    for new in made:
+        kept = np.isin(new.numbers, [11, 17])
+        np.testing.assert_array_equal(new.numbers[kept], large.numbers)
+        assert not kept.all()
+        assert closest(new) > 0.7
+    with pytest.raises(Rejected, match="not periodic"):
+        molecular.insert(ROCKSALT._replace(pbc=(True, True, False)), rng())
 
 
 def test_pushed_pair_is_close():

@@ -184,9 +184,11 @@ def _checked(options: Mapping[str, Any], source: str) -> dict[str, Any]:
     integers = ["max_n", "max_l", "nblocks", "units", "ntargets", "niters_set2set", "nlayers_set2set"]
     integers += ["dim_node_embedding", "dim_edge_embedding"]
     positive(options, integers, ("cutoff", "threebody_cutoff"), source)
-    widths = {key: options[key] for key in ("dim_node_embedding", "dim_edge_embedding", "units")}
-    if len(set(widths.values())) > 1:
-        raise CheckpointError(f"{source}: different widths are not supported, got {widths}; use MatGL for this model.")
+    nodes, edges = options["dim_node_embedding"], options["dim_edge_embedding"]
+    if nodes != edges:
+        raise CheckpointError(
+            f"{source}: {nodes} features of atoms and {edges} of edges are not supported; use MatGL for this model."
+        )
     return options
 
 
@@ -208,7 +210,8 @@ def _inner(key: str, source: str) -> str:
 
 def _trunk_fields(arrays: Mapping[str, np.ndarray], options: dict[str, Any], source: str) -> dict[str, Any]:
     fields = dict(
-        units=options["units"],
+        units=options["dim_node_embedding"],
+        hidden=0 if options["units"] == options["dim_node_embedding"] else options["units"],
         blocks=options["nblocks"],
         max_l=options["max_l"],
         max_n=options["max_n"],
