@@ -26,6 +26,8 @@ from m3pot.train.references import composition, element_references, force_rms, w
 from m3pot.train.replay import join, labelled_by, mixing, moved
 
 Say = Callable[[str], None]
+_ENOUGH = 20_000  # frames for the fit of references: all of a large set would delay the first step by minutes
+_RARE = 500  # frames with an element that are all taken
 _PASSES = 3  # of the fit of references; each fits what the ridge of the one before left over
 _STRANGE = 1.0  # eV/atom
 
@@ -135,8 +137,13 @@ def refit(potential: Potential, cache: EdgeCache, *, ridge: float) -> Potential:
 
     Ridge regression of what the potential leaves over, three times (iterated Tikhonov regularisation), so that a
     foreign energy scale is met although the ridge holds on to the old one; after the first time without frames that
-    are far off.
+    are far off. Of a large set, random frames are enough, and all those with rare elements.
     """
+    if len(cache) > _ENOUGH:
+        holds = composition(cache.frames) > 0
+        wanted = holds[:, holds.sum(axis=0) <= _RARE].any(axis=1)
+        wanted[np.random.default_rng(0).choice(len(cache), _ENOUGH, replace=False)] = True
+        cache = cache[wanted]
     frames = cache.frames
     counts, correction = composition(frames), np.zeros(95)
     residual = frames.energy - predict_frames(potential, cache).energy

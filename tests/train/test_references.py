@@ -51,6 +51,24 @@ def test_refit_meets_any_energy_scale_in_spite_of_the_ridge():
     np.testing.assert_allclose(difference, moved, atol=0.02)
 
 
+def test_refit_of_a_large_set_looks_at_some_frames_and_at_all_with_rare_elements(monkeypatch):
+    """A frame with the only silicon counts, however few frames are drawn."""
+    frames = morse(36)
+    numbers, energy = frames.numbers.copy(), frames.energy.copy()
+    numbers[frames.ptr[17]] = 14
+    energy[17] += 30
+    cache = edges(dataclasses.replace(frames, numbers=numbers, energy=energy))
+    monkeypatch.setattr("m3pot.train.prepare._ENOUGH", 6)
+    monkeypatch.setattr("m3pot.train.prepare._RARE", 1)
+    seen = []
+    monkeypatch.setattr(
+        "m3pot.train.prepare.composition", lambda frames: seen.append(len(frames)) or composition(frames)
+    )
+    moved = refit(pair(), cache, ridge=1e-4).shift - pair().shift
+    assert moved[14] > 10
+    assert seen[-1] in (6, 7)
+
+
 def test_references_move_without_a_trace_in_the_given_potential():
     potential = pair()
     correction = np.zeros(95)
