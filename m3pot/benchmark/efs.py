@@ -22,7 +22,10 @@ def efs(sets: Sequence[str] = DEFAULT_SETS, *, dtype: str = "float32") -> Benchm
 
     Raises DataError or LabelError without usable data. For parity plots see ``m3pot evaluate``.
     """
-    items: dict[str, Frames] = {Path(name).name if "/" in name else name: load([name], use=None) for name in sets}
+    short = [Path(name).name for name in sets]
+    items: dict[str, Frames] = {
+        name if short.count(base) > 1 else base: load([name], use=None) for name, base in zip(sets, short, strict=True)
+    }
 
     def measure(model: Any, part: Mapping[str, Frames]) -> Iterator[Row]:
         for name, frames in part.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from m3pot.benchmark.run import Benchmark, Row
 from m3pot.benchmark.solids import Solid, errors, summarise
@@ -16,7 +17,7 @@ COLUMNS = {"bulk_modulus_vrh": "bulk_GPa", "shear_modulus_vrh": "shear_GPa"}  # 
 
 
 def elastic(solids: Mapping[str, Solid], *, dtype: str = "float64", device: Any = None) -> Benchmark:
-    """The benchmark. For cubic crystals C11, C12 and C44 are columns of their own."""
+    """The benchmark. For cubic crystals a (A), C11, C12 and C44 (GPa) are columns of their own."""
 
     def measure(model: Any, part: Mapping[str, Solid]) -> Iterator[Row]:
         for name, solid in part.items():
@@ -27,6 +28,7 @@ def elastic(solids: Mapping[str, Solid], *, dtype: str = "float64", device: Any 
                 continue
             row: Row = {"name": name, "status": "done", **result.summary(), "source": solid.source}
             if _number(result.spacegroup) >= 195:
+                row["a"] = _conventional_length(result.atoms)
                 for key, (i, j) in {"C11_GPa": (0, 0), "C12_GPa": (0, 1), "C44_GPa": (3, 3)}.items():
                     row[key] = float(result.tensor[i, j] / GPA)
             yield row | errors(row, solid.reference)
@@ -47,10 +49,18 @@ def _number(spacegroup: str) -> int:
     return int(spacegroup.rpartition("(")[2].rstrip(")")) if "(" in spacegroup else 1
 
 
+def _conventional_length(atoms: Atoms) -> float:
+    """Lattice constant in A of a cubic crystal in any cell."""
+    import spglib
+
+    cell = spglib.standardize_cell((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), symprec=0.01)
+    return float(np.linalg.norm(cell[0][0]))
+
+
 def _draw(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
-    return draw_parity(
-        rows, folder / "elastic.png", {"bulk_GPa": "bulk modulus / GPa", "shear_GPa": "shear modulus / GPa"}
-    )
+    panels = {"a": "lattice constant / Å", "bulk_GPa": "bulk modulus / GPa", "shear_GPa": "shear modulus / GPa"}
+    panels |= {f"{name}_GPa": f"{name} / GPa" for name in ("C11", "C12", "C44")}
+    return draw_parity(rows, folder / "elastic.png", panels)
 
 
 def draw_parity(rows: Mapping[str, Sequence[Row]], path: Path, panels: Mapping[str, str]) -> list[Path]:

@@ -19,24 +19,63 @@ class Solid(NamedTuple):
     atoms: Atoms
     reference: dict[str, float]
     source: str
+    supercell: tuple[int, int, int] | None = None  # for phonons; None: by length
 
 
-def _cubic(atoms: Atoms, c11: float, c12: float, c44: float, source: str) -> Solid:
-    known = {"bulk_GPa": (c11 + 2 * c12) / 3, "C11_GPa": c11, "C12_GPa": c12, "C44_GPa": c44}
-    return Solid(atoms, known, source)
+_CRYSTALS = {
+    "Si": bulk("Si", a=5.469, cubic=True),
+    "Al": bulk("Al", a=4.040, cubic=True),
+    "Cu": bulk("Cu", a=3.629, cubic=True),
+    "MgO": bulk("MgO", "rocksalt", a=4.254, cubic=True),
+    "NaCl": bulk("NaCl", "rocksalt", a=5.698, cubic=True),
+}
+_DELTA = "K. Lejaeghere et al., Science 351, aad3000 (2016), WIEN2k"
+_ACWF = "E. Bosoni et al., Nat. Rev. Phys. 6, 45 (2024), all-electron average"
+_TENSOR = "M. de Jong et al., Sci. Data 2, 150009 (2015)"
+_PHONOPY = "forces in the examples of phonopy 4.8.6"
 
 
-def simple() -> dict[str, Solid]:
-    """Si, Al, Cu, MgO and NaCl with elastic constants measured at room temperature (not PBE)."""
-    kittel = "experiment, 300 K: C. Kittel, Introduction to Solid State Physics, table of stiffness constants"
-    landolt = "experiment, 300 K: G. Simmons and H. Wang, Single Crystal Elastic Constants (1971)"
-    return {
-        "Si": _cubic(bulk("Si", a=5.47), 166.0, 64.0, 79.6, landolt),
-        "Al": _cubic(bulk("Al", a=4.04), 106.8, 60.7, 28.2, kittel),
-        "Cu": _cubic(bulk("Cu", a=3.63), 168.4, 121.4, 75.4, kittel),
-        "MgO": _cubic(bulk("MgO", "rocksalt", a=4.25), 297.0, 95.0, 156.0, landolt),
-        "NaCl": _cubic(bulk("NaCl", "rocksalt", a=5.69), 48.7, 12.4, 12.6, kittel),
+def elastic_pbe() -> dict[str, Solid]:
+    """Si, Al, Cu, MgO and NaCl with published PBE values: lattice constant (A), B0 and elastic constants (GPa).
+
+    Lattice constant and bulk modulus are those of all-electron equations of state where there is one. The elastic
+    constants are those of the Materials Project's data set of 2015, under the names of its entries.
+    """
+    table = {  # a, B0 and their source; C11, C12, C44 and the entry
+        "Si": (5.4695, 88.545, _DELTA, 143.597, 52.718, 74.625, "mp-149"),
+        "Al": (4.0396, 78.077, _DELTA, 103.928, 72.951, 31.856, "mp-134"),
+        "Cu": (3.6293, 141.335, _DELTA, 146.432, 131.096, 71.185, "mp-30"),
+        "MgO": (4.2540, 148.981, _ACWF, 273.414, 90.541, 141.376, "mp-1265"),
+        "NaCl": (5.6984, 22.590, f"{_TENSOR}, mp-22862", 46.349, 10.711, 12.302, "mp-22862"),
     }
+    solids = {}
+    for name, (length, modulus, source, c11, c12, c44, entry) in table.items():
+        known = {"a": length, "bulk_GPa": modulus, "C11_GPa": c11, "C12_GPa": c12, "C44_GPa": c44}
+        text = f"PBE; a, B0: {source}; C11, C12, C44: {_TENSOR}, {entry}"
+        solids[name] = Solid(_CRYSTALS[name], known, text)
+    return solids
+
+
+def phonon_pbe() -> dict[str, Solid]:
+    """Si, Al, Cu, MgO and NaCl with frequencies (THz) at Gamma, X and L, without the splitting of LO and TO.
+
+    They are what phonopy gives for published PBE forces on 2 x 2 x 2 conventional cells (Si: primitive cells), of
+    which these points are exact: "lowest" and "highest" branch. Cu is without reference.
+    """
+    ends = ("X_lowest_THz", "X_highest_THz", "L_lowest_THz", "L_highest_THz")
+    table = {
+        "Si": ({"Gamma_highest_THz": 15.111}, (4.389, 13.426, 3.333, 14.334), "Si: VASP, PAW_PBE, a = 5.466 A"),
+        "Al": ({}, (5.756, 9.972, 4.140, 9.706), "Al-ABACUS/abacus-pw: PBE, a = 4.044 A"),
+        "MgO": ({"Gamma_highest_THz": 11.198}, (8.455, 15.853, 7.929, 16.470), "MgO: VASP, PAW_PBE, a = 4.256 A"),
+        "NaCl": ({"Gamma_highest_THz": 4.616}, (2.414, 5.256, 3.273, 6.242), "NaCl: VASP, PAW_PBE, a = 5.690 A"),
+    }
+    solids = {
+        name: Solid(
+            _CRYSTALS[name], centre | dict(zip(ends, values, strict=True)), f"PBE; {_PHONOPY}, {text}", (2, 2, 2)
+        )
+        for name, (centre, values, text) in table.items()
+    }
+    return solids | {"Cu": Solid(_CRYSTALS["Cu"], {}, "no published forces or table at hand", (2, 2, 2))}
 
 
 def read(path: Path, columns: Mapping[str, str]) -> dict[str, Solid]:

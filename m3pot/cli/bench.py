@@ -149,7 +149,7 @@ def equilibrium(
 
 Reference = Annotated[
     Path | None,
-    typer.Option("--data", help="JSON in the form of MatCalc's benchmarks.", show_default="Si, Al, Cu, MgO, NaCl"),
+    typer.Option("--data", help="JSON in the form of MatCalc's benchmarks.", show_default="simple cubic crystals"),
 ]
 
 
@@ -166,7 +166,7 @@ def elastic(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Bulk and shear moduli; by default of five cubic crystals against experiment.
+    """Elastic constants; by default of five cubic crystals against published PBE values.
 
     \b
     Examples:
@@ -177,7 +177,7 @@ def elastic(
     from m3pot.benchmark.elastic import COLUMNS
     from m3pot.benchmark.elastic import elastic as make
 
-    crystals = solids.simple() if data is None else solids.read(data, COLUMNS)
+    crystals = solids.elastic_pbe() if data is None else solids.read(data, COLUMNS)
     _run(make(solids.thinned(crystals, limit), dtype=dtype), model, output, resume, json, quiet)
 
 
@@ -195,7 +195,7 @@ def phonon(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Harmonic phonons: frequencies, heat capacity, stability; by default of five cubic crystals.
+    """Harmonic phonons; by default of cubic crystals against published PBE frequencies at zone boundaries.
 
     \b
     Examples:
@@ -206,9 +206,7 @@ def phonon(
     from m3pot.benchmark.phonon import COLUMNS
     from m3pot.benchmark.phonon import phonon as make
 
-    crystals = {name: s._replace(reference={}) for name, s in solids.simple().items()}
-    if data is not None:
-        crystals = solids.read(data, COLUMNS)
+    crystals = solids.phonon_pbe() if data is None else solids.read(data, COLUMNS)
     benchmark = make(solids.thinned(crystals, limit), min_length=min_length, dtype=dtype)
     _run(benchmark, model, output, resume, json, quiet)
 
@@ -259,7 +257,8 @@ def _run(
     from m3pot.io.registry import find
 
     found = contenders(names or [find().stem])
-    facts = {"command": shlex.join(["m3pot", *sys.argv[1:]]), "environment": describe()}
+    command = [Path(part).name if Path(part).is_absolute() else part for part in sys.argv[1:]]
+    facts = {"command": shlex.join(["m3pot", *command]), "environment": describe()}  # without folders of this machine
     total = len(benchmark.items) * len(found)
     with progress(benchmark.name, total, quiet=quiet or json, unit="items") as advance:
         outcome = run(benchmark, found, folder, resume=resume, facts=facts, advance=advance)

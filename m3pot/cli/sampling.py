@@ -194,6 +194,7 @@ def label(
     \b
     Examples:
       m3pot label frames.extxyz -o labels/ --calculator ase.calculators.emt:EMT
+      m3pot label frames.extxyz -o labels/ --calculator m3pot.data.calculators:gpaw
       m3pot label frames.extxyz -o labels/ -c nequix.calculator:NequixCalculator \\
           --calculator-args '{"model_path": "nequix-oam-1.nqx", "use_kernel": false}' --max-force 50
       m3pot label frames.extxyz -o labels/ --model m3pot-m --resume

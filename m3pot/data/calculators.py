@@ -58,6 +58,35 @@ def make_calculator(factory: str, arguments: str = "{}") -> Any:
     return made
 
 
+def gpaw(ecut: float = 500.0, density: float = 3.5, txt: str | None = None, **more: Any) -> Any:
+    """GPAW with PBE in plane waves, as a factory for :func:`make_calculator`: ``m3pot.data.calculators:gpaw``.
+
+    Fermi-Dirac occupations of width 0.1 eV, atoms not polarised. Equations of state want a higher cutoff and a fixed
+    grid (``ecut=800, kpts=(6, 6, 6)``). Needs the extra ``dft``, which compiles GPAW against libxc and a BLAS
+    (J. J. Mortensen et al., J. Chem. Phys. 160, 092503 (2024)).
+
+    Args:
+        ecut: cutoff energy of the plane waves, eV.
+        density: k points for each 1/A of a reciprocal vector (2 pi included), Gamma among them.
+        txt: file for GPAW's own report.
+        more: further arguments of ``gpaw.GPAW``; they have the last word.
+
+    Raises ModuleNotFoundError without GPAW.
+    """
+    try:
+        from gpaw import GPAW  # ty: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}; pip install 'm3pot[dft]'") from error
+    settings: dict[str, Any] = {
+        "mode": {"name": "pw", "ecut": ecut},
+        "xc": "PBE",
+        "kpts": {"density": density, "gamma": True},
+        "occupations": {"name": "fermi-dirac", "width": 0.1},
+        "txt": txt,
+    }
+    return GPAW(**settings | more)
+
+
 def compute(atoms: "Atoms", calculator: Any) -> "Atoms":
     """A copy with energy, forces and, where there are a cell and a stress, stress; else with ``info["reason"]``."""
     from ase.calculators.calculator import PropertyNotImplementedError

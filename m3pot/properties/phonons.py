@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,6 +68,14 @@ class Phonons:
     def mean(self) -> float:
         """Mean frequency on the mesh, THz."""
         return float(np.average(self.frequencies.mean(axis=1), weights=self.weights))
+
+    def at_point(self, name: str) -> np.ndarray | None:
+        """(bands,) THz at a labelled end of the path, as "Gamma" or "X"; None where the path has no such point."""
+        for ends, frequencies in zip(self.band_labels, self.band_frequencies, strict=True):
+            for label, found in zip(ends, (frequencies[0], frequencies[-1]), strict=True):
+                if re.sub(r"mathrm|[^A-Za-z0-9_]", "", label) == name:
+                    return found
+        return None
 
     def at(self, quantity: np.ndarray, temperature: float) -> float:
         """A thermal property at some temperature in K, between the points of the table."""

@@ -19,8 +19,8 @@ Evaluate = Callable[[Sequence[Atoms]], list[Atoms]]
 
 
 def find(model: Model) -> Potential | BaseCalculator:
-    """The potential of a name or file; potentials and calculators pass through."""
-    if isinstance(model, Potential | BaseCalculator):
+    """The potential of a name or file; potentials and calculators (of any class: GPAW's is its own) pass through."""
+    if model is not None and not isinstance(model, str | PathLike):
         return model
     from m3pot.io.registry import load
 

@@ -1,5 +1,6 @@
 import json
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -9,24 +10,63 @@ from ase.calculators.emt import EMT
 from m3pot.benchmark import solids
 from m3pot.benchmark.contender import Contender
 from m3pot.benchmark.dimer import dimer
+from m3pot.benchmark.efs import efs
 from m3pot.benchmark.elastic import COLUMNS, elastic
 from m3pot.benchmark.equilibrium import equilibrium
+from m3pot.benchmark.phonon import phonon
 from m3pot.benchmark.run import run
 from m3pot.benchmark.speed import speed
+from tests.helpers import random_potential
 
 EMT_ONLY = [Contender("EMT", "emt", EMT)]
 
 
-def test_elastic_against_experiment(tmp_path):
-    chosen = {name: solid for name, solid in solids.simple().items() if name in ("Cu", "Si")}
+def test_elastic_against_published_pbe(tmp_path):
+    chosen = {name: solid for name, solid in solids.elastic_pbe().items() if name in ("Cu", "Si")}
     outcome = run(elastic(chosen), EMT_ONLY, tmp_path)
     rows = {row["name"]: row for row in outcome.rows["EMT"]}
     assert rows["Si"]["status"] == "failed"  # EMT knows no Si
     copper = rows["Cu"]
-    assert copper["C11_GPa_error"] == pytest.approx(copper["C11_GPa"] - 168.4)
+    assert copper["a"] == pytest.approx(3.59, abs=0.01)  # EMT
+    assert copper["a_error"] == pytest.approx(copper["a"] - 3.6293)
+    assert copper["C11_GPa_error"] == pytest.approx(copper["C11_GPa"] - 146.432)
+    assert "mp-30" in copper["source"]
     assert copper["bulk_GPa"] == pytest.approx((copper["C11_GPa"] + 2 * copper["C12_GPa"]) / 3)
     assert outcome.summaries[0]["bulk_GPa_mae"] == pytest.approx(abs(copper["bulk_GPa_error"]))
     assert (tmp_path / "elastic.png").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_phonons_at_the_zone_boundary(tmp_path):
+    pytest.importorskip("phonopy")
+    chosen = {name: solid for name, solid in solids.phonon_pbe().items() if name in ("Al", "Si")}
+    outcome = run(phonon(chosen), EMT_ONLY, tmp_path)
+    rows = {row["name"]: row for row in outcome.rows["EMT"]}
+    assert rows["Si"]["status"] == "failed"
+    aluminium = rows["Al"]
+    assert aluminium["supercell"] == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+    assert aluminium["Gamma_highest_THz"] == pytest.approx(0, abs=1e-3)  # one atom: acoustic branches only
+    assert 0 < aluminium["X_lowest_THz"] < aluminium["X_highest_THz"] <= aluminium["highest_THz"]
+    assert aluminium["L_highest_THz_error"] == pytest.approx(aluminium["L_highest_THz"] - 9.706)
+    assert (tmp_path / "phonon.png").exists()
+
+
+def test_efs_of_a_file(tmp_path):
+    frames = [bulk("Cu", cubic=True) * (1, 1, k) for k in (1, 2)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+        atoms.calc = EMT()
+        atoms.get_forces(), atoms.get_stress()
+    path = tmp_path / "labelled.extxyz"
+    ase.io.write(path, frames)
+    models = [*EMT_ONLY, Contender("random", "random", lambda: random_potential("matgl", units=4, blocks=1))]
+    outcome = run(efs([str(path)], dtype="float64"), models, tmp_path)
+    itself, other = outcome.summaries
+    assert itself["labelled.extxyz: forces_mae"] == pytest.approx(0, abs=1e-6)
+    assert other["labelled.extxyz: forces_mae"] > 0.01
+    assert (tmp_path / "efs.png").exists()
+    again = run(efs([str(path)], dtype="float64"), models, tmp_path, resume=True)
+    assert again.rows == outcome.rows
 
 
 def test_records_of_matcalc(tmp_path):

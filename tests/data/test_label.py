@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,18 @@ def test_labels_beyond_the_limits_are_failures(tmp_path):
 def test_no_calculator(factory, arguments, sentence):
     with pytest.raises(CalculatorError, match=sentence):
         make_calculator(factory, arguments)
+
+
+def test_gpaw_is_pbe_in_plane_waves(monkeypatch):
+    made = types.SimpleNamespace(GPAW=lambda **settings: types.SimpleNamespace(get_property=None, settings=settings))
+    monkeypatch.setitem(sys.modules, "gpaw", made)
+    settings = make_calculator("m3pot.data.calculators:gpaw", '{"ecut": 300, "convergence": {"energy": 1e-6}}').settings
+    assert settings["xc"] == "PBE"
+    assert settings["mode"] == {"name": "pw", "ecut": 300}
+    assert settings["convergence"] == {"energy": 1e-6}
+    monkeypatch.setitem(sys.modules, "gpaw", None)
+    with pytest.raises(CalculatorError, match=r"m3pot\[dft\]"):
+        make_calculator("m3pot.data.calculators:gpaw")
 
 
 def test_calculator_gets_its_arguments():

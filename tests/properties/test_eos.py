@@ -39,6 +39,17 @@ def test_a_calculator_and_its_pressure():
     assert found.summary()["B0_GPa"] == pytest.approx(found.fit.bulk_modulus / GPA)
 
 
+def test_a_calculator_that_shares_no_class_with_those_of_ase():
+    class Foreign:
+        def __init__(self):
+            for name in ("get_potential_energy", "get_forces", "get_stress"):
+                setattr(self, name, getattr(EMT(), name))
+
+    crystal = bulk("Cu", a=3.6)
+    (found,), (known,) = (eos([crystal], calculator) for calculator in (Foreign(), EMT()))
+    np.testing.assert_allclose(found.energies, known.energies)
+
+
 def test_relaxed_ions_lie_below():
     atoms = bulk("Cu", cubic=True)
     atoms[0].position += 0.15
