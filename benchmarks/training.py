@@ -90,7 +90,9 @@ def matgl_epochs(path: str, batch: int):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     model, size = matgl_model()
     start = time.perf_counter()
-    data = MGLDatasetLoader.from_extxyz(path, element_types=model.element_types, save_cache=False)
+    data = MGLDatasetLoader.from_extxyz(
+        path, element_types=model.element_types, save_cache=False, root=str(Path(path).parent / "matgl")
+    )
     prepared = time.perf_counter() - start
     loader = DataLoader(data, batch_size=batch, shuffle=True, collate_fn=collate_fn_pes, num_workers=0)
     module = PotentialLightningModule(model=model, stress_weight=0.1, loss="huber_loss")

@@ -141,9 +141,8 @@ def refit(potential: Potential, cache: EdgeCache, *, ridge: float) -> Potential:
     """
     if len(cache) > _ENOUGH:
         holds = composition(cache.frames) > 0
-        wanted = holds[:, holds.sum(axis=0) <= _RARE].any(axis=1)
-        wanted[np.random.default_rng(0).choice(len(cache), _ENOUGH, replace=False)] = True
-        cache = cache[wanted]
+        rare = holds[:, holds.sum(axis=0) <= _RARE].any(axis=1)
+        cache = cache[rare | (np.random.default_rng(0).permutation(len(cache)) < _ENOUGH)]
     frames = cache.frames
     counts, correction = composition(frames), np.zeros(95)
     residual = frames.energy - predict_frames(potential, cache).energy
