@@ -1,12 +1,13 @@
-"""``m3pot md``: molecular dynamics of one structure."""
+"""``m3pot md`` and ``md-report``: molecular dynamics of one structure, and what came of it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from m3pot.cli.options import (
     INTERRUPTED,
+    SOME_FAILED,
     Debug,
     Device,
     Dtype,
@@ -20,6 +21,9 @@ from m3pot.cli.options import (
     progress,
     say,
 )
+
+if TYPE_CHECKING:
+    from m3pot.simulate.report import Measured
 
 app = typer.Typer()
 
@@ -46,7 +50,9 @@ def md(
         Path | None,
         _option("--output", "-o", text="Trajectory: .extxyz, .traj or .h5.", show_default="FILE-md.extxyz"),
     ] = None,
+    restart_every: Annotated[int, _option("--restart-every", text="Steps between restart files.")] = 1000,
     resume: Annotated[bool, _option("--resume", text="Go on where a run with this output stopped.")] = False,
+    overwrite: Annotated[bool, _option("--overwrite", text="Replace the files of an earlier run.")] = False,
     seed: Annotated[int, _option("--seed", text="Of velocities and noise.")] = 0,
     thermostat: Annotated[Literal["langevin", "nose-hoover", "csvr"], _option("--thermostat", text="Of nvt, npt.")] = (
         "langevin"
@@ -87,16 +93,25 @@ def md(
     from m3pot.cli.files import read_one
     from m3pot.io.registry import load
     from m3pot.simulate import md as simulate
+    from m3pot.simulate.output import trajectory_paths
     from m3pot.units import GPA
 
+    if min(supercell) < 1:
+        raise ValueError(f"Expected --supercell of three numbers of at least 1, got {supercell}; give 2 2 2, say.")
+    if ensemble != "npt" and pressure != "0":
+        raise ValueError(f"--pressure {pressure} has no effect at constant volume; add --ensemble npt.")
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite were both given; choose one.")
     atoms = read_one(file).repeat(supercell)
     output = output or Path(f"{Path(file).name.split('.')[0]}-md.extxyz")
-    models = [load(name) for name in [model, *(ensemble_model or [])]]
-    restart = output.with_suffix(".restart.npz")
-    if output.exists() and not resume:
-        say(f"{output} is replaced (--resume would go on).", quiet)
+    trajectories = trajectory_paths(output, replicas)
+    log, restart = output.with_suffix(".csv"), output.with_suffix(".restart.npz")
+    present = [path for path in (*trajectories, log, restart) if path.exists()]
+    if present and not (resume or overwrite):
+        raise ValueError(f"{present[0]} exists; go on with --resume, replace it with --overwrite, or change --output.")
     if resume and not restart.exists():
         say(f"{restart} does not exist: starting from the beginning.", quiet)
+    models = [load(name) for name in [model, *(ensemble_model or [])]]
     with progress(ensemble, steps, quiet=quiet or json, unit="steps") as advance:
         run = simulate(
             atoms,
@@ -113,8 +128,9 @@ def md(
             cell=cell,
             pressure_time=pressure_time,
             trajectory=output,
-            log=output.with_suffix(".csv"),
+            log=log,
             restart_file=restart,
+            restart_every=restart_every,
             resume=resume,
             replicas=replicas,
             seed=seed,
@@ -124,15 +140,19 @@ def md(
         )
     summary = {"status": run.status, "reason": run.reason, "step": run.step}
     summary |= {"steps_per_second": run.steps_per_second, "ns_per_day": run.ns_per_day}
-    summary |= {"trajectory": str(output), "log": str(output.with_suffix(".csv")), "restart": str(restart)}
+    summary |= {"trajectories": list(map(str, trajectories)), "log": str(log), "restart": str(restart)}
     if json:
         print_json(summary)
     elif not quiet:
-        print_table(_lines(run.log, GPA))
-        say(f"{run.step} steps, {run.steps_per_second:.4g} steps/s, {run.ns_per_day:.3g} ns/day; {output}")
+        if len(run.log["step"]):
+            print_table(_lines(run.log, GPA))
+        speed = f"{run.steps_per_second:.4g} steps/s, {run.ns_per_day:.3g} ns/day; "
+        say(f"{run.step} steps, {speed if run.steps_per_second > 0 else ''}{output}")
     if run.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
-    finish([] if run.status == "done" else [(file, f"{run.status}: {run.reason}")], 1)
+    if run.status != "done":
+        typer.echo(f"m3pot: {file}: {run.status}: {run.reason}", err=True)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _range(option: str, text: str, unit: float = 1.0) -> float | tuple[float, float]:
@@ -160,3 +180,79 @@ def _lines(log: dict, gpa: float) -> list[dict]:
         }
         for k in chosen
     ]
+
+
+@app.command()
+def md_report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Trajectories of `m3pot md`; log and settings lie beside.")
+    ],
+    output: Annotated[Path, _option("--output", "-o", text="Folder for page, figures and numbers.")] = Path(
+        "md-report"
+    ),
+    skip: Annotated[float | None, _option("--skip", text="Start that is left out, ps.", show_default="a tenth")] = None,
+    radius: Annotated[float, _option("--radius", text="Of g(r), A.")] = 6.0,
+    max_drift: Annotated[
+        float, _option("--max-drift", text="Flag a conserved quantity that drifts more, meV/atom/ps.")
+    ] = 1.0,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Averages with error bars, g(r), diffusion, vibrations and warnings of runs, as one HTML page.
+
+    Also written: the figures (.png) and all numbers (report.json). Replicas of a run are taken together.
+
+    \b
+    Examples:
+      m3pot md-report LiFePO4-md.extxyz
+      m3pot md-report cold.h5 hot.h5 -o comparison --skip 5
+    """
+    from m3pot.cli.property_options import json_bytes
+    from m3pot.io.checkpoint import write_atomically
+    from m3pot.simulate.report import measure
+    from m3pot.simulate.report_page import draw, page
+    from m3pot.simulate.stored import load
+
+    if not radius > 0 or not max_drift > 0 or (skip is not None and not skip >= 0):
+        raise ValueError("Expected --radius and --max-drift above 0 and --skip of 0 or more; give such numbers.")
+    done, failures = [], []
+    with progress("md-report", len(runs), quiet=quiet or json, unit="runs") as advance:
+        for run in runs:
+            try:
+                start = None if skip is None else 1000 * skip
+                done.append(measure(load(run), skip=start, radius=radius, max_drift=max_drift))
+            except (ValueError, OSError) as error:
+                failures.append((run, str(error)))
+            advance(1)
+    pages = []
+    for k, measured in enumerate(done):
+        pages.append((measured, draw(measured)))
+        label = f"{k}-{Path(measured.name).stem}" if len(done) > 1 else Path(measured.name).stem
+        for name, data in pages[-1][1].items():
+            write_atomically(output / f"{label}-{name}.png", data)
+    if done:
+        numbers = [measured.summary() | {"curves": measured.curves()} for measured in done]
+        write_atomically(output / "report.json", json_bytes(numbers))
+        write_atomically(output / "report.html", page(pages).encode())
+    if json:
+        print_json([measured.summary() for measured in done])
+    elif not quiet:
+        for measured in done:
+            typer.echo(f"{measured.name}: {', '.join(f'{k} {v}' for k, v in measured.about.items() if v is not None)}")
+            print_table(_quantities(measured))
+            for text in (*measured.flags, *measured.notes):
+                say(f"  {text}")
+        if done:
+            say(f"written to {output / 'report.html'}")
+    finish(failures, len(runs))
+
+
+def _quantities(measured: "Measured") -> list[dict]:
+    rows = {name: value._asdict() for name, value in measured.averages.items()}
+    if measured.drift is not None:
+        rows["drift_meV_atom_ps"] = measured.drift._asdict()
+    for element, found in measured.diffusion.items():
+        value = {"mean": found["coefficient_cm2_s"], "error": found["error_cm2_s"]}
+        rows[f"diffusion_{element}_cm2_s"] = value
+    return [{"quantity": name, **value} for name, value in rows.items()]

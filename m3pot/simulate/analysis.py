@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from m3pot.neighbors import neighbor_list
+from m3pot.simulate.output import HDF5
 from m3pot.units import FEMTOSECOND
 
 
@@ -33,20 +34,25 @@ class Diffusion(NamedTuple):
 
 
 def read(path: str | os.PathLike, replica: int = 0) -> Trajectory:
-    """Trajectory written by ``m3pot md``, or any that ASE reads with ``time`` (fs) in ``info``."""
-    if Path(path).suffix.lower() in (".h5", ".hdf5"):
-        from m3pot.simulate.hdf5 import read_atoms
+    """Trajectory written by ``m3pot md``, or any that ASE reads with ``time`` (fs) in ``info``.
 
-        frames = read_atoms(path, replica)
-    else:
-        import ase.io
+    A frame that a killed run has left incomplete at the end is dropped. Raises ValueError if no frame can be read.
+    """
+    if Path(path).suffix.lower() in HDF5:
+        return _read_hdf5(path, replica)
+    import ase.io
 
-        frames = ase.io.read(path, ":")
-    if any("time" not in frame.info for frame in frames):
-        raise ValueError(f"{path} has frames without a time; give a trajectory written by `m3pot md`.")
+    frames: list[Any] = []
+    try:
+        frames.extend(ase.io.iread(path, ":"))
+    except Exception as error:  # readers of ASE raise anything
+        if not frames:
+            raise ValueError(f"{path} cannot be read ({error}); give a trajectory written by `m3pot md`.") from None
     if not frames:
         raise ValueError(f"{path} holds no frame; give a trajectory written by `m3pot md`.")
-    first: Any = frames[0]
+    if any("time" not in frame.info for frame in frames):
+        raise ValueError(f"{path} has frames without a time; give a trajectory written by `m3pot md`.")
+    first = frames[0]
     return Trajectory(
         time=np.array([frame.info["time"] for frame in frames], float),
         positions=np.array([frame.positions for frame in frames]),
@@ -58,11 +64,38 @@ def read(path: str | os.PathLike, replica: int = 0) -> Trajectory:
     )
 
 
+def _read_hdf5(path: str | os.PathLike, replica: int) -> Trajectory:
+    from m3pot.simulate import hdf5
+
+    about, data = hdf5.read_attributes(path), hdf5.read(path)
+    fields = {name: data[name][:, replica].astype(float) for name in ("positions", "momenta", "cell")}
+    return Trajectory(
+        time=data["time"],
+        positions=fields["positions"],
+        velocities=fields["momenta"] / about["masses"][:, None] * FEMTOSECOND,
+        cell=fields["cell"],
+        numbers=about["numbers"],
+        masses=about["masses"],
+        pbc=about["pbc"],
+    )
+
+
+def select(trajectory: Trajectory, frames: Any) -> Trajectory:
+    """Some frames, by a slice, a mask or numbers."""
+    fields = {name: getattr(trajectory, name)[frames] for name in ("time", "positions", "velocities", "cell")}
+    return trajectory._replace(**fields)
+
+
 def after(trajectory: Trajectory, time: float) -> Trajectory:
     """The part from ``time`` (fs) on."""
-    keep = trajectory.time >= time
-    fields = {name: getattr(trajectory, name)[keep] for name in ("time", "positions", "velocities", "cell")}
-    return trajectory._replace(**fields)
+    return select(trajectory, trajectory.time >= time)
+
+
+def even(trajectory: Trajectory) -> Trajectory:
+    """The frames up to the first that does not come at the interval of the others: a stopped run ends with one."""
+    gaps = np.diff(trajectory.time)
+    odd = np.flatnonzero(np.abs(gaps - gaps[:1]) > 1e-6 * np.abs(gaps[:1]))
+    return select(trajectory, slice(None if not len(odd) else int(odd[0]) + 1))
 
 
 def mean_error(series: Float[np.ndarray, " f"]) -> tuple[float, float, float]:
@@ -82,6 +115,17 @@ def mean_error(series: Float[np.ndarray, " f"]) -> tuple[float, float, float]:
     enough = np.flatnonzero(np.arange(1, count) >= 5 * times / 2)
     tau = max(float(times[enough[0]] if len(enough) else times[-1]), 1.0)
     return float(series.mean()), float(np.sqrt(variance * tau / count)), tau
+
+
+def drift(time: Float[np.ndarray, " f"], series: Float[np.ndarray, " f"]) -> tuple[float, float]:
+    """Slope of a straight line through ``series`` over ``time``, and its standard error (correlated residuals)."""
+    time = np.asarray(time, float) - np.mean(time)
+    spread = (time**2).sum()
+    if len(time) < 4 or spread == 0:
+        return float("nan"), float("nan")
+    slope = (time * series).sum() / spread
+    rest = series - np.mean(series) - slope * time
+    return float(slope), float(np.sqrt(rest.var() * mean_error(rest)[2] / spread))
 
 
 def rdf(trajectory: Trajectory, radius: float, bins: int = 200) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray]]:
@@ -136,9 +180,7 @@ def diffusion(trajectory: Trajectory, number: int | None = None, blocks: int = 4
         raise ValueError(f"Diffusion needs {10 * blocks} frames or more, got {len(trajectory.time)}; run longer.")
     slopes, exponents = [], []
     for k in range(blocks):
-        part = slice(k * length, (k + 1) * length)
-        fields = {name: getattr(trajectory, name)[part] for name in ("time", "positions", "velocities", "cell")}
-        lags, squares = msd(trajectory._replace(**fields), number)
+        lags, squares = msd(select(trajectory, slice(k * length, (k + 1) * length)), number)
         window = slice(max(1, length // 10), max(length // 2, length // 10 + 3))
         slopes.append(np.polyfit(lags[window], squares[window], 1)[0] / 6)
         exponents.append(np.polyfit(np.log(lags[window]), np.log(np.maximum(squares[window], 1e-12)), 1)[0])
@@ -191,5 +233,5 @@ def _spacing(trajectory: Trajectory) -> float:
     """Time between frames in fs."""
     gaps = np.diff(trajectory.time)
     if len(gaps) < 2 or np.ptp(gaps) > 1e-6 * gaps.mean():
-        raise ValueError("Expected three or more frames at even intervals; cut off what a stopped run has added.")
+        raise ValueError("Expected three or more frames at even intervals; see `even`.")
     return float(gaps.mean())

@@ -3,7 +3,9 @@
 Written in HDF5's single-writer mode, so that a file is readable while it grows and after the process was killed.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +74,36 @@ class Hdf5:
 
 def read(path: str | os.PathLike, start: int = 0, stop: int | None = None, step: int = 1) -> dict[str, np.ndarray]:
     """Arrays of the frames [start:stop:step], also of a file that is being written or was left by a killed run."""
-    import h5py
-
-    with h5py.File(path, "r", libver="latest", swmr=True) as file:
-        if file.attrs.get("format") != FORMAT:
-            raise ValueError(f"{path} is an HDF5 file but not a trajectory of m3pot; read it with its own program.")
+    with _opened(path) as file:
         last = len(file["step"]) if stop is None else min(stop, len(file["step"]))
         return {name: file[name][start:last:step] for name in ("step", "time", *_FIELDS)}
 
 
+def read_attributes(path: str | os.PathLike) -> dict[str, Any]:
+    """``numbers``, ``masses`` (amu), ``pbc`` and the number of ``replicas``."""
+    with _opened(path) as file:
+        return dict(file.attrs)
+
+
 def read_atoms(path: str | os.PathLike, replica: int = 0, step: int = 1) -> list[Any]:
     """The same as ASE Atoms."""
-    import h5py
     from ase import Atoms
 
     from m3pot.simulate.output import atoms_of
 
-    with h5py.File(path, "r", libver="latest", swmr=True) as file:
-        attributes = dict(file.attrs)
+    attributes = read_attributes(path)
     template = Atoms(attributes["numbers"], pbc=attributes["pbc"])
     template.set_masses(attributes["masses"])
     data = read(path, step=step)
     frames = (Frame(**{name: data[name][k] for name in data}) for k in range(len(data["step"])))
     return [atoms_of(frame, template, replica) for frame in frames]
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Any]:
+    import h5py
+
+    with h5py.File(path, "r", libver="latest", swmr=True) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise ValueError(f"{path} is an HDF5 file but not a trajectory of m3pot; read it with its own program.")
+        yield file

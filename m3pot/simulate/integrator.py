@@ -11,9 +11,9 @@ atom in a cell is possible. In row vectors, with the strain rate v = sum_k u_k B
     dx/dt = p/m + x v,   dp/dt = F - p v^T,   dh/dt = h v,
     M du_k/dt = B_k : [ sum p p/m - virial - (P V - kT) 1 ] + friction and noise,
 
-which samples exp(-(K + U + PV)/kT) dV for one mode and exp(-(K + U + PV)/kT) dh / V^2 for a free cell.
-jax-md's ``npt_nose_hoover`` (0.2.29) is isotropic only and adds ``R (exp(x) - 1)`` to fractional coordinates, which
-moves the centre of mass and spoils its conserved quantity; ASE's MTKNPT is the independent reference in the tests.
+which samples exp(-(K + U + PV)/kT) dV for one mode, da db dc for the lengths of the lattice vectors, and dh / V^2 for
+a free cell. jax-md's ``npt_nose_hoover`` (0.2.29) is isotropic only and adds ``R (exp(x) - 1)`` to fractional
+coordinates, which moves the centre of mass.
 """
 
 import jax

@@ -14,6 +14,8 @@ import numpy as np
 from m3pot.simulate.state import Observables, State
 from m3pot.units import GPA
 
+HDF5 = (".h5", ".hdf5")  # endings
+
 
 class Home(NamedTuple):
     """Where the user had put the atoms: what was taken off at the start, so that float32 loses no digits."""
@@ -225,15 +227,22 @@ def open_trajectory(
     """
     if path is None:
         return Memory()
-    path = Path(path)
-    paths = [path] if replicas == 1 else [path.with_stem(f"{path.stem}-{k}") for k in range(replicas)]
-    suffix = path.suffix.lower()
-    if suffix in (".extxyz", ".xyz"):
-        return Extxyz(paths, template, mark)
-    if suffix == ".traj":
-        return Traj(paths, template, mark)
-    if suffix in (".h5", ".hdf5"):
+    paths = trajectory_paths(path, replicas)
+    if mark is not None and (missing := [file for file in paths if not file.exists()]):
+        raise ValueError(f"{missing[0]} is gone, but not its restart file; start anew without resume.")
+    if paths[0].suffix.lower() in HDF5:
         from m3pot.simulate.hdf5 import Hdf5
 
-        return Hdf5(path, template, replicas, dtype, mark)
-    raise ValueError(f"{path}: expected a trajectory ending in .extxyz, .traj or .h5; rename it.")
+        return Hdf5(paths[0], template, replicas, dtype, mark)
+    return (Traj if paths[0].suffix.lower() == ".traj" else Extxyz)(paths, template, mark)
+
+
+def trajectory_paths(path: str | os.PathLike, replicas: int = 1) -> list[Path]:
+    """Files of a trajectory: text and .traj hold one replica each. Raises ValueError for another ending."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (*HDF5, ".extxyz", ".xyz", ".traj"):
+        raise ValueError(f"{path}: expected a trajectory ending in .extxyz, .traj or .h5; rename it.")
+    if replicas == 1 or suffix in HDF5:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{k}") for k in range(replicas)]

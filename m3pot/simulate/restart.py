@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ def load(path: str | os.PathLike, expected: dict[str, Any]) -> Restart:
         header = json.loads(arrays["header"].tobytes())
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a restart file ({error}); start without resume.") from None
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} is not a restart file of this version; start without resume.")

@@ -125,7 +125,7 @@ def md(
         skin=float(skin),
         dtype=str(np.dtype(dtype)),
     )
-    log_every = log_every or max(1, every // 10)
+    log_every = max(1, every // 10) if log_every is None else log_every
     for name, value in {"every": every, "log_every": log_every, "restart_every": restart_every}.items():
         if value < 1:
             raise ValueError(f"Expected {name} of at least 1 step, got {value}; give a positive number.")
@@ -137,7 +137,7 @@ def md(
     with numerics(dtype, precision):
         model = model.astype(dtype)
         begun = start(atoms, settings, model.elements)
-        identity = restart.identity(settings, atoms, model)
+        identity = restart.identity(settings, atoms, model) | {"trajectory": Path(trajectory or "").suffix}
         saved = None
         if resume and restart_file is None:
             raise ValueError("resume needs restart_file; name the file that the first run has kept.")

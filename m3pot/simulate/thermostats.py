@@ -1,8 +1,8 @@
 """Thermostats: pure functions that act on momenta for a time, exact or symmetric, with the right degrees of freedom.
 
-jax-md 0.2.29 is not used here: its ``temp_csvr`` draws both random numbers of a step from one key (kinetic
-energy fluctuations 17 % too large for two atoms) and its thermostats count 3N degrees of freedom although the
-centre of mass is at rest (a cell of N atoms runs hot by N/(N-1)).
+jax-md 0.2.29 is not used here: its ``temp_csvr`` draws both random numbers of a step from one key (the kinetic energy
+of few atoms fluctuates too much) and its thermostats count 3N degrees of freedom although the centre of mass is at rest
+(a cell of N atoms runs hot by N/(N-1)).
 """
 
 import jax

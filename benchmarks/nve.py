@@ -1,0 +1,169 @@
+"""Energy that molecular dynamics should conserve: drift, order in the timestep, and many crystals from a hot start.
+
+    python benchmarks/nve.py                                                          # results/nve.json
+    python benchmarks/nve.py --crystals 100 --picoseconds 10 --temperature 1000       # results/nve_crystals.json
+
+Without ``--crystals``: five crystals of the data set "pool" in float32 at 1 fs (drift: slope of a straight line through
+the total energy), and in float64 the spread of the conserved quantity of every ensemble at three timesteps, with the
+power of the timestep that it follows. With ``--crystals``: random crystals of the pool, repeated to ``--min-atoms``
+atoms, at constant energy in float32. All start as they are in the pool, with velocities of the temperature. Every row
+is written as it comes; started again with the same settings, the script goes on after the last row.
+"""
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from workers import RESULTS, write
+
+# id in the pool: what it shows, and how often the cell is repeated
+SYSTEMS = {
+    245: ("one atom in a primitive cell (bcc Ca), as it is", 1),
+    252: ("one atom in a primitive cell (fcc Ca), repeated", 2),
+    10549: ("skewed triclinic (angles 152, 162, 16 degrees)", 1),
+    436: ("light atoms (NaOH)", 1),
+    6: ("covalent (Si, primitive)", 1),
+    15: ("ionic (BaTiO3)", 1),
+}
+ORDER_SYSTEM = 15
+METHODS = {
+    "nve": {"ensemble": "nve"},
+    "nvt langevin": {"ensemble": "nvt"},
+    "nvt csvr": {"ensemble": "nvt", "thermostat": "csvr"},
+    "nvt nose-hoover": {"ensemble": "nvt", "thermostat": "nose-hoover"},
+    "npt isotropic": {"ensemble": "npt", "cell": "isotropic", "thermostat": "nose-hoover"},
+    "npt anisotropic": {"ensemble": "npt", "cell": "anisotropic", "thermostat": "csvr"},
+    "npt free": {"ensemble": "npt"},
+}
+TIMESTEPS = (4.0, 2.0, 1.0)  # fs
+ORDER_TIME, ORDER_REPLICAS, PRESSURE_TIME = 200.0, 4, 300.0  # fs, -, fs
+
+
+def crystals() -> dict:
+    """The pool by its ids."""
+    from m3pot.cli.files import read
+    from m3pot.data.manifest import find_set, locate
+
+    entries = read([str(path) for path in locate(find_set("pool"))])
+    return {int(entry.atoms.info["id"]): entry.atoms for entry in entries if entry.atoms is not None}
+
+
+def constant_energy(atoms, potential, arguments) -> dict:
+    """Status, drift and largest deviation of the total energy of one run in float32."""
+    import jax
+
+    from m3pot.simulate import md
+    from m3pot.simulate.analysis import drift
+
+    steps = round(1000 * arguments.picoseconds / arguments.timestep)
+    row = {"formula": atoms.get_chemical_formula(), "atoms": len(atoms)}
+    options = {"temperature": arguments.temperature, "timestep": arguments.timestep, "seed": arguments.seed}
+    try:
+        run = md(atoms, potential, ensemble="nve", steps=steps, every=steps, log_every=5, **options)
+    except ValueError as error:
+        return row | {"status": "failed", "reason": str(error)}
+    finally:
+        jax.clear_caches()  # each size of cell compiles anew; Linux limits the maps of a process
+    if run.status == "interrupted":
+        raise SystemExit(130)
+    energies = 1000 * run.log["conserved"][:, 0].astype(float) / len(atoms)
+    slope, error = drift(run.log["time"].astype(float) / 1000, energies)
+    row |= {"status": run.status, "reason": run.reason, "picoseconds": run.step * arguments.timestep / 1000}
+    row |= {"drift_meV_atom_ps": slope, "error_meV_atom_ps": error}
+    row |= {"largest_deviation_meV_atom": float(np.abs(energies - energies[0]).max())}
+    later = run.log["temperature"][len(energies) // 2 :]
+    return row | {"mean_temperature_K": float(later.mean()), "steps_per_s": run.steps_per_second}
+
+
+def order(atoms, potential, method: str) -> dict:
+    """Spread of the conserved quantity over time at each timestep, mean of the replicas, in float64."""
+    from m3pot.simulate import md
+
+    spreads = []
+    for timestep in TIMESTEPS:
+        steps = round(ORDER_TIME / timestep)
+        lengths = {"timestep": timestep, "steps": steps, "every": steps, "log_every": round(max(TIMESTEPS) / timestep)}
+        options = METHODS[method] | lengths | {"replicas": ORDER_REPLICAS, "pressure_time": PRESSURE_TIME}
+        run = md(atoms, potential, temperature=300.0, dtype="float64", **options)
+        if run.status != "done":
+            raise SystemExit(f"{method}, {timestep} fs: {run.status}: {run.reason}")
+        spreads.append(1000 * float(run.log["conserved"].std(axis=0).mean()) / len(atoms))
+    return {
+        "formula": atoms.get_chemical_formula(),
+        "spread_meV_atom": dict(zip(map(str, TIMESTEPS), spreads, strict=True)),
+        "order": float(np.polyfit(np.log(TIMESTEPS), np.log(spreads), 1)[0]),
+    }
+
+
+def conservation(pool: dict, potential, arguments) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """Names and measurements of the first kind of run."""
+    for number, (what, repeats) in SYSTEMS.items():
+        atoms = pool[number].repeat(repeats)
+        angles = pool[number].cell.angles().round(1).tolist()
+        about = {"what": what, "cell_angles": angles}
+        yield f"drift, pool {number}", lambda a=atoms, more=about: more | constant_energy(a, potential, arguments)
+    for method in METHODS:
+        yield f"order, {method}", lambda m=method: order(pool[ORDER_SYSTEM], potential, m)
+
+
+def hot(pool: dict, potential, arguments) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """Names and measurements of ``--crystals``."""
+    chosen = np.random.default_rng(arguments.seed).choice(sorted(pool), arguments.crystals, replace=False)
+    for number in chosen.tolist():
+        atoms = pool[number]
+        while len(atoms) < arguments.min_atoms:
+            atoms = atoms.repeat(1 + (np.arange(3) == atoms.cell.lengths().argmin()))
+        yield f"pool {number}", lambda a=atoms: constant_energy(a, potential, arguments)
+
+
+def summary(rows: dict) -> dict:
+    """Counts of statuses and the worst drifts of the crystals."""
+    drifts = {name: abs(row["drift_meV_atom_ps"]) for name, row in rows.items() if row["status"] == "done"}
+    worst = sorted(drifts, key=drifts.get, reverse=True)[:3]
+    return {
+        "status": dict(Counter(row["status"] for row in rows.values())),
+        "largest_drift_meV_atom_ps": max(drifts.values(), default=None),
+        "median_drift_meV_atom_ps": float(np.median(list(drifts.values()))) if drifts else None,
+        "drift_above_1_meV_atom_ps": sum(value > 1 for value in drifts.values()),
+        "worst": worst,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--crystals", type=int, help="run this many random crystals of the pool instead")
+    parser.add_argument("--picoseconds", type=float, default=2.0)
+    parser.add_argument("--temperature", type=float, default=600.0, help="K of the first velocities")
+    parser.add_argument("--timestep", type=float, default=1.0, help="fs, of the runs in float32")
+    parser.add_argument("--min-atoms", type=int, default=8, help="repeat smaller cells (--crystals)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="name or file; default: the shipped one")
+    parser.add_argument("-o", "--output", type=Path, help="default: results/nve.json or results/nve_crystals.json")
+    arguments = parser.parse_args()
+    output = arguments.output or RESULTS / ("nve_crystals.json" if arguments.crystals else "nve.json")
+
+    from m3pot.io.registry import find, load
+
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("model", "output")}
+    model = find(arguments.model)
+    settings |= {"model": model.stem, "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
+    before = json.loads(output.read_text()) if output.exists() else {"settings": settings, "rows": {}}
+    if before["settings"] != settings:
+        raise SystemExit(f"{output} holds results of other settings; move it away or give another --output.")
+    rows = before["rows"]
+    tasks = (hot if arguments.crystals else conservation)(crystals(), load(model), arguments)
+    for name, measure in tasks:
+        if name in rows:
+            continue
+        rows[name] = measure()
+        print(name, rows[name], flush=True)
+        result = {"settings": settings} | ({"summary": summary(rows)} if arguments.crystals else {})
+        write(output, result | {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
