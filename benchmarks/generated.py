@@ -1,5 +1,7 @@
 """Random symmetric crystals, as a random structure search makes them: far from equilibrium, any element, 2-24 atoms."""
 
+import functools
+
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
@@ -16,7 +18,7 @@ def random_crystal(rng: np.random.Generator, least: int = 2, most: int = 24) -> 
     their covalent radii.
     """
     while True:
-        group = Spacegroup(int(rng.integers(1, 231)))
+        group = _space_group(int(rng.integers(1, 231)))
         elements = rng.choice(ELEMENTS, size=rng.integers(1, 5), replace=False)
         sites, numbers = [], []
         for z in elements:
@@ -34,6 +36,9 @@ def random_crystal(rng: np.random.Generator, least: int = 2, most: int = 24) -> 
             return atoms
 
 
+_space_group = functools.cache(Spacegroup)  # each is read from a long text file
+
+
 def _orbit(group: Spacegroup, rng: np.random.Generator) -> np.ndarray:
     """All images of a random point, which is first moved onto the fixed points of up to three random operations."""
     point = rng.uniform(size=3)
@@ -49,12 +54,9 @@ def _orbit(group: Spacegroup, rng: np.random.Generator) -> np.ndarray:
             images.append(image)
         point = np.mean(images, axis=0)
     images = np.array([rotation @ point + translation for rotation, translation in operations]) % 1.0
-    kept: list[np.ndarray] = []
-    for image in images:
-        gaps = [np.abs(image - other - np.rint(image - other)).max() for other in kept]
-        if not gaps or min(gaps) > 1e-4:
-            kept.append(image)
-    return np.array(kept)
+    gaps = images[:, None] - images
+    same = np.abs(gaps - np.rint(gaps)).max(axis=2) < 1e-4
+    return images[~np.tril(same, -1).any(axis=1)]
 
 
 def _lattice(number: int, rng: np.random.Generator) -> np.ndarray:
@@ -80,7 +82,7 @@ def _closest(atoms: Atoms) -> float:
     """Smallest distance in units of the sum of covalent radii, images included."""
     repeated = atoms.repeat((2, 2, 2))
     _, distances = get_distances(atoms.positions, repeated.positions, cell=repeated.cell, pbc=True)
-    distances[distances < 1e-3] = np.inf
+    np.fill_diagonal(distances, np.inf)  # the first cell is the atoms themselves
     radii = covalent_radii
     return float((distances / (radii[atoms.numbers][:, None] + radii[repeated.numbers][None])).min())
 

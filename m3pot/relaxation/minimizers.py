@@ -111,13 +111,12 @@ def lbfgs(
     radius: float = 0.1,
     radius_max: float = 0.4,
     strain_ratio: float = 0.3,
-    preconditioned: bool = True,
 ) -> Minimizer:
     """Limited-memory BFGS (J. Nocedal, Math. Comp. 35, 773 (1980)) with springs as the first guess, no line search.
 
     The longest move of an atom is bounded by a radius (A) that grows while the force keeps its direction along the step
     and shrinks when it turns round; the strain of one step by ``strain_ratio`` times the radius.
-    Pairs without positive curvature are left out. ``preconditioned=False`` starts from a constant stiffness.
+    Pairs without positive curvature are left out.
     """
     radii = springs.covalent_radii()
 

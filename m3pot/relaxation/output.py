@@ -17,6 +17,7 @@ import ase.io
 import jax
 import numpy as np
 from ase import Atoms
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
 from m3pot.io.checkpoint import write_atomically
 from m3pot.potential import Potential
@@ -154,12 +155,24 @@ def frame_text(result: Relaxed, name: str) -> str:
     ours = {"name": name, "status": result.status, "reason": result.reason, "steps": result.steps}
     ours |= {"fmax": result.fmax, "smax": result.smax, "volume_change": result.volume_change}
     ours |= {"rmsd": result.displacement}
-    atoms.info = {k: v for k, v in (given | ours).items() if not isinstance(v, float) or np.isfinite(v)}
+    kept = {k: v for k, v in (given | ours).items() if not isinstance(v, float) or np.isfinite(v)}
+    atoms.info = {k: _readable(v) if isinstance(v, str) else v for k, v in kept.items()}
     if result.evaluated:
         atoms.calc = source.calc
     text = io.StringIO()
     ase.io.write(text, atoms, format="extxyz")
     return text.getvalue()
+
+
+def _readable(text: str) -> str:
+    """The text as ASE reads it back: as JSON where that would be a number, a truth value, NaN, or a broken line."""
+    try:
+        back = key_val_str_to_dict(key_val_dict_to_str({"text": text}))["text"]
+    except ValueError:
+        back = None
+    if text.isprintable() and isinstance(back, str) and back == text:
+        return text
+    return "_JSON " + json.dumps(text).replace("\\", "\\\\")  # the reader takes off one level of backslashes
 
 
 def write_for_mattergen(folder: str | os.PathLike, source: str | os.PathLike) -> int:

@@ -19,16 +19,16 @@ class Operations(NamedTuple):
     positions: np.ndarray  # (n, 3) A, made exactly symmetric
 
 
-def find_operations(atoms: Atoms, symprec: float) -> Operations | None:
+def find_operations(atoms: Atoms, symprec: float) -> Operations:
     """Space group operations of a crystal with three periodic directions, and its positions freed of their noise.
 
-    ``symprec`` in A. Returns None where there is nothing to keep. Raises Refused if spglib cannot tell, or if the
+    ``symprec`` in A. The identity alone for a molecule or slab. Raises Refused if spglib cannot tell, or if the
     cell repeats a smaller one so often that there are more operations than 192.
     """
     import spglib
 
     if not atoms.pbc.all():
-        return None
+        return Operations(np.eye(3)[None], np.arange(len(atoms), dtype=np.int32)[None], atoms.positions)
     cell = atoms.cell.array
     try:
         with warnings.catch_warnings():

@@ -1,6 +1,7 @@
 """Files of a run: input order, resumption after any interruption, and what mattergen-evaluate reads."""
 
 import csv
+import io
 import json
 from typing import NamedTuple
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from m3pot.relaxation import Options
-from m3pot.relaxation.output import Output, ResumeError, describe, write_for_mattergen
+from m3pot.relaxation import Options, Relaxed
+from m3pot.relaxation.output import Output, ResumeError, describe, frame_text, write_for_mattergen
 from m3pot.relaxation.run import follow
 from tests.relaxation.helpers import morse, problems
 
@@ -68,12 +69,19 @@ def test_frames_and_rows_keep_the_order_of_the_input(tmp_path):
     assert rows[1]["reason"] == "not a structure"
     assert rows[3]["status"] == "nan"
     for atoms in frames:
-        assert (atoms.calc is None) == (str(atoms.info["status"]) == "nan")  # ASE reads nan as a number
+        assert (atoms.calc is None) == (atoms.info["status"] == "nan")
         if atoms.calc:
             row = next(row for row in rows if row["name"] == atoms.info["name"])
             assert float(row["energy"]) == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
             assert atoms.info["fmax"] == pytest.approx(np.linalg.norm(atoms.get_forces(), axis=1).max(), abs=1e-6)
     assert not (tmp_path / "relaxed.extxyz.journal").exists()
+
+
+@pytest.mark.parametrize("text", ["nan", "12", "T", "", "a b", 'two\nlines of "C:\\x"', "_JSON x", "1 2"])
+def test_texts_come_back_as_they_were(text):
+    frame = frame_text(Relaxed(problems()["metal"], "nan", reason=text), text)
+    (atoms,) = ase.io.read(io.StringIO(frame), ":", format="extxyz")
+    assert [atoms.info[key] for key in ("status", "reason", "name")] == ["nan", text, text]
 
 
 def test_resumption_repeats_nothing_and_loses_nothing(tmp_path):
@@ -90,7 +98,7 @@ def test_resumption_repeats_nothing_and_loses_nothing(tmp_path):
     assert done == total
     for a, b in zip(*(read(path)[0] for path in (whole, broken)), strict=True):
         np.testing.assert_allclose(a.positions, b.positions, atol=1e-7)
-        assert str(a.info["status"]) == str(b.info["status"])
+        assert a.info["status"] == b.info["status"]
     assert read(whole)[1] == read(broken)[1]
 
 

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import spglib
+from ase import Atoms
 from ase.spacegroup import crystal
 
 from m3pot.relaxation import relax
@@ -51,3 +52,13 @@ def test_what_symmetry_allows_ends_at_the_same_energy():
     """Started without noise nothing breaks the symmetry, so the free relaxation is the reference."""
     free, kept = (relax(rutile(), morse(), fix_symmetry=fix, **LIMITS)[0] for fix in (False, True))
     assert abs(free.energy - kept.energy) < 1e-4
+
+
+def test_a_molecule_beside_a_crystal_still_relaxes():
+    """The symmetry of a molecule is not kept, but asking for it must not freeze the atoms."""
+    molecule = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.9]])
+    alone, _ = relax([molecule, rutile()], morse(), fix_symmetry=True, **LIMITS)
+    (free,) = relax(molecule, morse(), **LIMITS)
+    assert alone.converged
+    assert alone.steps > 0
+    assert abs(alone.energy - free.energy) < 1e-6
