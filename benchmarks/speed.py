@@ -4,10 +4,12 @@
     python benchmarks/speed.py --peer-python ~/matgl/bin/python # MatGL in an environment of its own
 
 One worker process for each package evaluates the same displaced MgO crystals through its ASE calculator, the calls of
-the two interleaved. First calls (compilation) are timed apart. Random weights: speed does not depend on them.
+all interleaved; "trimmed" is m3pot with M3POT_KEEP_MEMORY=0, which gives freed memory back to the kernel. First calls
+(compilation) are timed apart. Random weights: speed does not depend on them.
 """
 
 import argparse
+import os
 import resource
 import statistics
 import sys
@@ -78,8 +80,10 @@ def matgl_calculator():
 
 def work(package: str) -> None:
     """Answer requests (atoms, call) with times and memory."""
-    calculator, parameters = {"m3pot": m3pot_calculator, "matgl": matgl_calculator}[package]()
-    names = {"m3pot": ["jax", "jaxlib"], "matgl": ["matgl", "torch"]}[package]
+    if package == "trimmed":
+        os.environ["M3POT_KEEP_MEMORY"] = "0"
+    calculator, parameters = (matgl_calculator if package == "matgl" else m3pot_calculator)()
+    names = ["matgl", "torch"] if package == "matgl" else ["jax", "jaxlib"]
 
     def evaluate(atoms: int, call: int) -> dict:
         structure = crystal(atoms, call)
@@ -100,7 +104,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", choices=REPEATS, default=[*REPEATS])
     parser.add_argument("--calls", type=int, default=7, help="timed calls of each package and size")
     parser.add_argument("--output", type=Path, default=RESULTS / "speed.json")
-    parser.add_argument("--worker", choices=["m3pot", "matgl"], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=["m3pot", "trimmed", "matgl"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(options.worker)
@@ -108,7 +112,8 @@ def main() -> None:
 
     from m3pot.cli.options import print_table
 
-    workers = {"m3pot": Worker(__file__, "m3pot"), "matgl": Worker(__file__, "matgl", options.peer_python)}
+    workers = {name: Worker(__file__, name) for name in ("m3pot", "trimmed")}
+    workers["matgl"] = Worker(__file__, "matgl", options.peer_python)
     rows = []
     for atoms in options.sizes:
         first = {name: worker.call(atoms, 0) for name, worker in workers.items()}
@@ -125,6 +130,7 @@ def main() -> None:
             row[f"{name}_first_s"] = first[name]["seconds"]
             row[f"{name}_peak_MB"] = first[name]["peak_MB"]
         row["ratio"] = row["matgl_ms"] / row["m3pot_ms"]
+        row["ratio_trimmed"] = row["matgl_ms"] / row["trimmed_ms"]
         rows.append(row)
         print_table(rows[-1:])
     result = {
