@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
+from m3pot.math.activation import gated, sigmoid, silu
+
 Part = tuple[Array, Array | None]  # rows of features, and the row that each output row reads (None: its own)
 
 
@@ -26,7 +28,7 @@ class GatedMLP(nn.Module):
         """Features of each row; the parts are columns of the input, from left to right."""
         # Two products instead of one of twice the width: XLA:CPU differentiates the split several times slower.
         value, gate = self._branch("value", parts), self._branch("gate", parts)
-        return (value if self.linear_end else nn.silu(value)) * nn.sigmoid(gate)
+        return value * sigmoid(gate) if self.linear_end else gated(value, gate)
 
     def _branch(self, name: str, parts: Sequence[Part]) -> Float[Array, "rows width"]:
         rows = sum(features.shape[-1] for features, _ in parts)
@@ -38,7 +40,7 @@ class GatedMLP(nn.Module):
             start += features.shape[-1]
         for layer, (inputs, width) in enumerate(itertools.pairwise(self.widths), start=1):
             kernel, bias = self._dense(f"{name}_{layer}", inputs, width)
-            x = nn.silu(x) @ kernel + bias
+            x = silu(x) @ kernel + bias
         return x
 
     def _dense(self, name: str, inputs: int, width: int):
@@ -59,7 +61,7 @@ class MLP(nn.Module):
         for layer, width in enumerate(self.widths):
             x = nn.Dense(width, name=f"layer_{layer}")(x)
             if layer + 1 < len(self.widths) or not self.linear_end:
-                x = nn.silu(x)
+                x = silu(x)
         return x
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from m3pot.graph import Graph, real_edges, sum_receivers, sum_structures
 from m3pot.math import safe, spherical
+from m3pot.math.activation import sigmoid, silu
 from m3pot.math.radial import bessel_basis, polynomial_cutoff, smooth_basis
 from m3pot.models.layers import MLP, ElementEmbedding, GatedMLP
 
@@ -62,13 +63,13 @@ class Trunk(nn.Module):
         structure_of_edge = jnp.asarray(graph.owner)[graph.receivers]
 
         v = ElementEmbedding(self.units, name="node_embedding")(graph.species)
-        e = nn.silu(nn.Dense(self.units, use_bias=self.edge_bias, name="edge_embedding")(radial))
+        e = silu(nn.Dense(self.units, use_bias=self.edge_bias, name="edge_embedding")(radial))
         u = self._embed_state(state)
         hidden = self.hidden or self.units
         widths = (hidden,) * (self.update_layers - 1) + (self.units,)
         for b in range(self.blocks):
             columns = self.max_l * self.max_n
-            gate = nn.sigmoid(nn.Dense(columns, name=f"block_{b}_three_gate")(v))
+            gate = sigmoid(nn.Dense(columns, name=f"block_{b}_three_gate")(v))
             t = threebody(gate)
             e = e + GatedMLP((self.units,), use_bias=False, name=f"block_{b}_three_update")([(t, None)])
 
@@ -79,7 +80,7 @@ class Trunk(nn.Module):
             e = e + update([*ends, (e, None), *state_part]) * factor
 
             factor = nn.Dense(self.units, use_bias=False, name=f"block_{b}_node_radial")(radial)
-            factor = nn.silu(factor) if self.node_radial_silu else factor
+            factor = silu(factor) if self.node_radial_silu else factor
             update = GatedMLP(widths, name=f"block_{b}_node_update")
             v = v + sum_receivers(update([*ends, (e, None), *state_part]) * factor, graph)
             if u is not None:
@@ -134,7 +135,7 @@ class Trunk(nn.Module):
             table = self.param("state_embedding", nn.initializers.normal(1.0), (self.state_size, self.state_dim))
             return table[state]
         if self.state == "linear":
-            return nn.silu(nn.Dense(self.state_dim, use_bias=False, name="state_embedding")(state))
+            return silu(nn.Dense(self.state_dim, use_bias=False, name="state_embedding")(state))
         return state
 
 
