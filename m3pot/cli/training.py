@@ -56,7 +56,8 @@ def train(
     """Train a potential on labelled structures, on all devices of this machine.
 
     Everything goes into the output folder: the model (model.safetensors), its card (model.md), the log as JSON lines
-    and CSV, learning curves, parity plots and checkpoints. A run that was killed goes on with --resume.
+    and CSV, learning curves, parity plots and checkpoints. A run that was killed goes on with --resume. On a CPU
+    JAX_NUM_CPU_DEVICES=2 splits each step over two cores; data.edge_budget holds for each.
 
     \b
     Examples:
