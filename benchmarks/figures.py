@@ -25,7 +25,7 @@ NAMES = {
     "heo-valid": "oxides of five and more elements, DFT",
     "held-out-near-equilibrium": "held-out formulas near equilibrium, teacher",
     "held-out-displaced-compressed": "held-out formulas, displaced and compressed, teacher",
-    "chgnet.model.dynamics:CHGNetCalculator": "CHGNet",
+    "chgnet.model.dynamics_CHGNetCalculator": "CHGNet",
     "md": "m3pot",
     "ase": "ASE, same potential",
     "matgl": "MatGL",
@@ -35,8 +35,8 @@ Document = dict[str, Any]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """So many significant digits, with an exponent below 1e-4; a dash for None."""
-    if value is None:
+    """So many significant digits, with an exponent below 1e-4; a dash for None and NaN."""
+    if value is None or math.isnan(value):
         return "-"
     if value == 0:
         return "0"
@@ -108,7 +108,7 @@ def acwf(document: Document) -> str:
     }
     rows = [
         [name_of(row["model"]), row["crystals"], *(number(row[key]) for key in list(columns)[1:])]
-        for row in document["summary"]
+        for row in document["summary_of_common_items"]
     ]
     return table(["median error", *columns.values()], rows)
 
@@ -257,7 +257,7 @@ BLOCKS: dict[str, Callable[[Document], str]] = {make.__name__: make for make in 
 
 CAPTIONS = {
     "accuracy": "Mean absolute errors: energy in eV/atom, forces (length of the error vector) in eV/A, stress in GPa.",
-    "efs": "The same errors on other labelled sets.",
+    "efs": "The same beside CHGNet, which learned MPtrj itself and whose energies contain the corrections of MP2020.",
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
     "dft_eos": "The same of one oxide, GPAW run by `m3pot.data.calculators:gpaw`.",
     "solids": "Elastic constants and phonons, published PBE values in brackets, without the splitting of LO and TO.",

@@ -52,9 +52,11 @@ def write(path: Path, result: dict) -> None:
     """The result with the command and the environment, as JSON. The command does not name folders of this machine."""
     from m3pot.environment import describe
     from m3pot.io.checkpoint import write_atomically
+    from m3pot.train.log import finite
 
     script, *arguments = sys.argv
     arguments = [Path(argument).name if os.sep in argument else argument for argument in arguments]
     command = shlex.join([Path(sys.executable).name, f"benchmarks/{Path(script).name}", *arguments])
     around = describe() | {"usable_cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
-    write_atomically(path, (json.dumps({"command": command, "environment": around} | result, indent=1) + "\n").encode())
+    whole = finite({"command": command, "environment": around} | result)
+    write_atomically(path, (json.dumps(whole, indent=1) + "\n").encode())
