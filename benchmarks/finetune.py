@@ -45,8 +45,7 @@ def main() -> None:
         write_npz(old[np.sort(chance.permutation(len(old))[: options.replay])], place / "old.npz")
         command = ["m3pot", "finetune", "heo.npz", "--replay", "old.npz", "--model", options.model, "-o", "tuned"]
         command += ["--set", f"optim.steps={options.steps}"]
-        code = "from m3pot.cli.main import run; run()"
-        subprocess.run([sys.executable, "-c", code, *command[1:]], cwd=place, check=True)
+        subprocess.run([str(Path(sys.executable).with_name("m3pot")), *command[1:]], cwd=place, check=True)
         with (place / "tuned" / "before_after.csv").open() as file:
             probe = [row for row in csv.DictReader(file) if row["set"] == "replay probe"]
         models = {

@@ -43,8 +43,8 @@ TIMESTEPS = (4.0, 2.0, 1.0)  # fs
 ORDER_TIME, ORDER_REPLICAS, PRESSURE_TIME = 200.0, 4, 300.0  # fs, -, fs
 
 
-def crystals() -> dict:
-    """The pool by its ids."""
+def pool() -> dict:
+    """Crystals of the data set "pool" by their ids, in its order."""
     from m3pot.cli.files import read
     from m3pot.data.manifest import find_set, locate
 
@@ -99,22 +99,22 @@ def order(atoms, potential, method: str) -> dict:
     }
 
 
-def conservation(pool: dict, potential, arguments) -> Iterator[tuple[str, Callable[[], dict]]]:
+def conservation(crystals: dict, potential, arguments) -> Iterator[tuple[str, Callable[[], dict]]]:
     """Names and measurements of the first kind of run."""
     for number, (what, repeats) in SYSTEMS.items():
-        atoms = pool[number].repeat(repeats)
-        angles = pool[number].cell.angles().round(1).tolist()
+        atoms = crystals[number].repeat(repeats)
+        angles = crystals[number].cell.angles().round(1).tolist()
         about = {"what": what, "cell_angles": angles}
         yield f"drift, pool {number}", lambda a=atoms, more=about: more | constant_energy(a, potential, arguments)
     for method in METHODS:
-        yield f"order, {method}", lambda m=method: order(pool[ORDER_SYSTEM], potential, m)
+        yield f"order, {method}", lambda m=method: order(crystals[ORDER_SYSTEM], potential, m)
 
 
-def hot(pool: dict, potential, arguments) -> Iterator[tuple[str, Callable[[], dict]]]:
+def hot(crystals: dict, potential, arguments) -> Iterator[tuple[str, Callable[[], dict]]]:
     """Names and measurements of ``--crystals``."""
-    chosen = np.random.default_rng(arguments.seed).choice(sorted(pool), arguments.crystals, replace=False)
+    chosen = np.random.default_rng(arguments.seed).choice(sorted(crystals), arguments.crystals, replace=False)
     for number in chosen.tolist():
-        atoms = pool[number]
+        atoms = crystals[number]
         while len(atoms) < arguments.min_atoms:
             atoms = atoms.repeat(1 + (np.arange(3) == atoms.cell.lengths().argmin()))
         yield f"pool {number}", lambda a=atoms: constant_energy(a, potential, arguments)
@@ -155,7 +155,7 @@ def main() -> None:
     if before["settings"] != settings:
         raise SystemExit(f"{output} holds results of other settings; move it away or give another --output.")
     rows = before["rows"]
-    tasks = (hot if arguments.crystals else conservation)(crystals(), load(model), arguments)
+    tasks = (hot if arguments.crystals else conservation)(pool(), load(model), arguments)
     for name, measure in tasks:
         if name in rows:
             continue

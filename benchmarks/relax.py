@@ -176,14 +176,13 @@ def work(arguments) -> None:
     if arguments.peer_model:
         potential, limits = matgl.load_model(arguments.peer_model), {"fmax": arguments.fmax, "steps": arguments.steps}
     else:
-        import torch
         from matgl.apps.pes import Potential
-        from matgl.config import DEFAULT_ELEMENTS
-        from matgl.models import M3GNet
+        from speed import matgl_model
 
-        torch.manual_seed(0)
-        model = M3GNet(element_types=DEFAULT_ELEMENTS, is_intensive=False, use_smooth=True, cutoff=5.0)
-        potential, limits = Potential(model, calc_stresses=True), {"fmax": 0.0, "steps": arguments.peer_steps}
+        potential, limits = (
+            Potential(matgl_model()[0], calc_stresses=True),
+            {"fmax": 0.0, "steps": arguments.peer_steps},
+        )
     relaxer = Relaxer(potential, optimizer="FIRE")
     relaxer.relax(bulk("MgO", "rocksalt", a=4.2), fmax=0.0, steps=1)
 

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from nve import pool
 from relax import batched, compare, force_calls, one_by_one
 from workers import RESULTS, write
 
@@ -22,11 +23,7 @@ FURTHER = "batch_minus_ase_at_a_tenth_of_the_limits_meV_per_atom"
 
 def perturbed_crystals(count: int, seed: int, max_atoms: int, rattle: float, strain: float) -> list:
     """Crystals of the pool with Gaussian displacements of ``rattle`` A and symmetric strains of ``strain``."""
-    from m3pot.cli.files import read
-    from m3pot.data.manifest import find_set, locate
-
-    entries = read([str(path) for path in locate(find_set("pool"))])
-    crystals = [entry.atoms for entry in entries if entry.atoms is not None and len(entry.atoms) <= max_atoms]
+    crystals = [atoms for atoms in pool().values() if len(atoms) <= max_atoms]
     rng = np.random.default_rng(seed)
     chosen = []
     for k in sorted(rng.choice(len(crystals), count, replace=False)):

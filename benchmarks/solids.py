@@ -26,14 +26,13 @@ def main() -> None:
     from m3pot.benchmark.solids import elastic_pbe, phonon_pbe
     from m3pot.cli.options import print_table
     from m3pot.io.registry import find
-    from m3pot.train.log import finite
 
     models = contenders(options.model or [find().stem])
     result = {"models": {model.label: model.identity for model in models}}
     for benchmark in (elastic(elastic_pbe()), phonon(phonon_pbe())):
         with tempfile.TemporaryDirectory() as folder:
             outcome = run(benchmark, models, Path(folder))
-        result[benchmark.name] = finite({"about": benchmark.about, "summary": outcome.summaries, "rows": outcome.rows})
+        result[benchmark.name] = {"about": benchmark.about, "summary": outcome.summaries, "rows": outcome.rows}
         for summary in outcome.summaries:
             print_table([{key: summary[key] for key in summary if key.endswith(("model", "_percent", "failed"))}])
     write(options.output, result)
