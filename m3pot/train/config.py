@@ -23,7 +23,7 @@ class ModelSection(_Section):
 
     start: str | None = None  # model file or name to go on from; None: random parameters
     name: str = "M3GNet"  # class in m3pot.models.MODELS, for a random start
-    fields: dict[str, Any] = Field(default_factory=dict)  # its fields, for a random start
+    fields: dict[str, Any] = Field(default_factory=dict)  # its fields; with a start: the larger model that it grows to
     zbl: bool | None = None  # nuclear repulsion at short range; None: as the start has it, for a random start on
 
 

@@ -20,6 +20,7 @@ from m3pot.models import MODELS
 from m3pot.potential import Potential
 from m3pot.train.checkpoints import TrainingError, writing
 from m3pot.train.config import ConfigError, ModelSection, TrainConfig
+from m3pot.train.grow import grow
 from m3pot.train.inputs import Source, load_sets
 from m3pot.train.predictions import predict_frames
 from m3pot.train.references import composition, element_references, force_rms, with_references
@@ -64,7 +65,10 @@ def prepare(config: TrainConfig, *, resume: bool = False, say: Say = lambda text
         sources += more
     else:
         train, valid = _parted(train, "train", "valid", data.valid_fraction, config)
-    potential = source or random_potential(config.model, train, config.seed)
+    if source is None or config.model.fields:
+        potential = random_potential(config.model, train, config.seed)
+    if source is not None:
+        potential = grow(source, potential) if config.model.fields else source
     if config.model.zbl is not None:
         potential = dataclasses.replace(potential, zbl=config.model.zbl)
 
