@@ -3,6 +3,10 @@
 import importlib
 from typing import Any
 
+from m3pot.memory import keep_freed_memory
+
+keep_freed_memory()  # first of all: before any library starts threads
+
 __version__ = "0.1.0"
 
 _LAZY = {

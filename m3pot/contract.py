@@ -1,16 +1,16 @@
 """The physics contract: laws that every interatomic potential must obey, measured on a model file or a calculator."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
+from m3pot.data.calculators import CalculatorError, compute
 from m3pot.execution import numerics
 from m3pot.graph import Graph, Properties, Sizes, as_dtype, batch, sizes, sizes_for
 from m3pot.potential import Potential, jit_predict
@@ -22,18 +22,20 @@ _PREFERRED = (14, 8, 3, 26, 29, 1, 6, 7, 11, 17)  # elements of the test structu
 
 
 class Outcome(NamedTuple):
-    """One law: the largest violation, and on which structure."""
+    """One law: the largest violation (None: not measured), and on which structure."""
 
     law: str
     meaning: str
-    worst: float
+    worst: float | None
     limit: float
     where: str
     fatal: bool  # a broken law that is not fatal is a warning: some published models break it
 
     @property
     def verdict(self) -> str:
-        """pass, warn or fail."""
+        """pass, warn, fail or not measured."""
+        if self.worst is None:
+            return "not measured"
         if self.worst <= self.limit:
             return "pass"
         return "fail" if self.fatal else "warn"
@@ -41,45 +43,95 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All laws; ``print`` it for a table."""
+    """All laws; ``print`` it for a table. ``notes`` say what was not measured, and why."""
 
     outcomes: tuple[Outcome, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """True unless a law fails; warnings pass."""
+        """True unless a law fails; warnings pass, and so does what was not measured."""
         return all(outcome.verdict != "fail" for outcome in self.outcomes)
 
     def __str__(self) -> str:
-        lines = [f"{'law':14} {'verdict':8} {'worst':>9} {'limit':>9}  {'structure':12} meaning"]
+        lines = [f"{'law':14} {'verdict':13} {'worst':>9} {'limit':>9}  {'structure':12} meaning"]
         for o in self.outcomes:
-            lines.append(f"{o.law:14} {o.verdict:8} {o.worst:9.1e} {o.limit:9.1e}  {o.where:12} {o.meaning}")
-        return "\n".join(lines)
+            worst = "-" if o.worst is None else f"{o.worst:.1e}"
+            lines.append(f"{o.law:14} {o.verdict:13} {worst:>9} {o.limit:9.1e}  {o.where:12} {o.meaning}")
+        counts = Counter(o.verdict for o in self.outcomes)
+        lines.append(f"{len(self.outcomes)} laws: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+        return "\n".join([*lines, *self.notes])
 
 
-def doctor(potential: Potential | BaseCalculator | str | PathLike | None = None) -> Report:
-    """Check a potential (or name, or file, or any ASE calculator; None is the shipped default) against the laws.
+def doctor(potential: Any = None, *, elements: Sequence[str] | None = None) -> Report:
+    """Check a potential or any ASE calculator against the laws.
 
-    A Potential is examined in float64, to 1e-6 or better, and its batches, padding, skin and float32 too. An ASE
+    A Potential is examined in float64, to 1e-6 or better, and its batches, padding, skin, float32 and cutoff too. A
     calculator, whose precision is not known, is examined to 1e-3. Errors are relative to the size of the quantity.
+    Laws and structures that a calculator fails for are not measured, as the report says.
+
+    Args:
+        potential: a Potential, a name or file (None: the shipped one), or any object that works as ``atoms.calc``.
+        elements: symbols for the test structures; None: common ones that the model knows, Si, O, Li, Fe otherwise.
+
+    Raises ValueError for elements that do not exist, StructureError for those that a Potential does not know, and
+    CalculatorError for a calculator that fails for the crystals.
     """
-    if isinstance(potential, BaseCalculator):
-        table = structures(range(1, 95))
-        return Report(tuple(_laws(_through_ase(potential), table, step=1e-2, exact=1e-4, differences=1e-3)))
+    numbers = None if elements is None else _numbers(elements)
+    if hasattr(potential, "get_potential_energy"):
+        return _examine_calculator(potential, structures(numbers or range(1, 95)))
     if not isinstance(potential, Potential):
         from m3pot.io.registry import load
 
         potential = load(potential)
-    table = structures(potential.elements)
-    need = [sizes(from_ase(atoms, potential.cutoff + _SKIN)) for atoms in table.values()]
-    capacity = sizes_for(1, *(4 * sum(column) for column in list(zip(*need, strict=True))[1:]))
-    evaluate = _batched(potential, "float64", capacity._replace(structures=65))
+    return _examine_potential(potential, structures(numbers or potential.elements))
+
+
+def _numbers(elements: Sequence[str]) -> list[int]:
+    found = [atomic_numbers.get(symbol, 0) for symbol in elements]
+    if not found or not all(found):
+        raise ValueError(f"Expected symbols of elements, got {', '.join(elements) or 'none'}; write them as Cu,Ag.")
+    return found
+
+
+def _examine_potential(potential: Potential, table: Mapping[str, Atoms]) -> Report:
+    cutoff, known = potential.cutoff + _SKIN, potential.elements
+    need = [sizes(from_ase(atoms, cutoff, elements=known)) for atoms in table.values()]
+    capacity = sizes_for(1, *(4 * sum(column) for column in list(zip(*need, strict=True))[1:]))._replace(structures=65)
+    evaluate = _batched(potential, "float64", capacity)
+    reference = dict(zip(table, evaluate([*table.values()]), strict=True))
+    offset = float(potential.offset)
     outcomes = [
-        *_laws(evaluate, table, step=1e-3, exact=1e-8, differences=1e-6, offset=float(potential.offset)),
-        *_laws_of_batches(potential, table, capacity._replace(structures=65)),
-        *_laws_of_ends(potential, evaluate),
+        *_laws(evaluate, table, reference, steps=[1e-3], exact=1e-8, differences=1e-6, offset=offset, notes=[]),
+        *_laws_of_batches(potential, table, capacity),
+        Outcome("extensivity", "no constant per structure in the energy (eV)", abs(offset), 0.0, "all", False),
+        _cutoff(evaluate, potential),
+        _repulsion(evaluate, sorted(known)),
     ]
     return Report(tuple(outcomes))
+
+
+def _examine_calculator(calculator: Any, table: dict[str, Atoms]) -> Report:
+    evaluate, reference, notes = _through_ase(calculator), {}, []
+    for name, atoms in table.items():
+        try:
+            (reference[name],) = evaluate([atoms])
+        except CalculatorError as error:
+            if atoms.pbc.all():
+                raise CalculatorError(
+                    f"The calculator fails for the {name} of {atoms.get_chemical_formula()} ({error}); "
+                    "if it does not know these elements, choose others, as in --elements Cu,Ag."
+                ) from error
+            notes.append(f"{name} left out: {error}")
+    has_stress = not np.isnan(reference["crystal"].stress).all()
+    limits = {"steps": [1e-2, 2e-3], "exact": 1e-4, "differences": 1e-3}
+    outcomes = [*_laws(evaluate, table, reference, **limits, has_stress=has_stress, notes=notes)]
+    try:
+        outcomes.append(_repulsion(evaluate, sorted({int(z) for atoms in table.values() for z in atoms.numbers})))
+    except CalculatorError as error:
+        outcomes.append(Outcome("repulsion", "atoms repel at 55 % of the bond length", None, 0.0, "-", False))
+        notes.append(f"repulsion not measured on dimers: {error}")
+    return Report(tuple(outcomes), tuple(notes))
 
 
 def structures(elements: Any) -> dict[str, Atoms]:
@@ -114,34 +166,69 @@ def deviation(a: Properties, b: Properties) -> float:
 def _laws(
     evaluate: Evaluate,
     table: Mapping[str, Atoms],
+    reference: Mapping[str, Properties],
     *,
-    step: float,
+    steps: Sequence[float],
     exact: float,
     differences: float,
+    notes: list[str],
+    has_stress: bool = True,
     offset: float = 0.0,
 ) -> Iterator[Outcome]:
-    reference = dict(zip(table, evaluate([*table.values()]), strict=True))
+    """The laws of every potential, on the structures of ``reference``; ``notes`` grow by what cannot be measured."""
 
-    def law(name: str, meaning: str, limit: float, worst: Mapping[str, float]) -> Outcome:
-        where = max(worst, key=lambda key: worst[key])
-        return Outcome(name, meaning, float(worst[where]), limit, where, True)
+    def law(
+        name: str, meaning: str, limit: float, violation: Callable[[str], float], keys: Iterable[str] = tuple(reference)
+    ) -> Outcome:
+        violations, before = {}, len(notes)
+        for key in keys:
+            try:
+                violations[key] = violation(key)
+            except CalculatorError as error:
+                notes.append(f"{name} not measured on {key}: {error}")
+        outcome = _outcome(name, meaning, limit, violations)
+        # What some structures obey is no law yet.
+        return outcome._replace(worst=None, where="-") if len(notes) > before and outcome.verdict == "pass" else outcome
 
-    def compare(change: Callable[[Atoms], Atoms], back: Callable[[Properties, Atoms], Properties]) -> dict[str, float]:
-        changed = evaluate([change(atoms) for atoms in table.values()])
-        pairs = zip(table.items(), changed, strict=True)
-        return {name: deviation(back(result, atoms), reference[name]) for (name, atoms), result in pairs}
+    def compare(
+        change: Callable[[Atoms], Atoms], back: Callable[[Properties, Atoms], Properties] = lambda result, atoms: result
+    ) -> Callable[[str], float]:
+        return lambda key: deviation(back(evaluate([change(table[key])])[0], table[key]), reference[key])
 
-    slopes = {name: _slope_errors(evaluate, atoms, reference[name], step) for name, atoms in table.items()}
-    yield law("forces", "F = -dE/dx", differences, {name: forces for name, (forces, _) in slopes.items()})
-    yield law("stress", "stress = dE/d(strain)/V", differences, {name: stress for name, (_, stress) in slopes.items()})
-    net = {name: np.abs(r.forces.sum(axis=0)).max() / (0.5 + np.abs(r.forces).max()) for name, r in reference.items()}
+    def net(key: str) -> float:
+        forces = reference[key].forces
+        return np.abs(forces.sum(axis=0)).max() / (0.5 + np.abs(forces).max())
+
+    @functools.cache
+    def slopes(key: str) -> np.ndarray:
+        best = np.full(2, np.nan)
+        for step in steps:  # single precision wants a long one, a rough energy a short one
+            best = np.fmin(best, _slope_errors(evaluate, table[key], reference[key], step))
+            if (best <= differences).all():
+                break
+        return best
+
+    yield law("forces", "F = -dE/dx", differences, lambda key: slopes(key)[0])
+    solid = [key for key in reference if has_stress and table[key].cell.rank == 3]
+    yield law("stress", "stress = dE/d(strain)/V", differences, lambda key: slopes(key)[1], solid)
+    if not has_stress:
+        notes.append("stress not measured: the calculator gives none")
     yield law("momentum", "forces add up to zero", exact, net)
-    yield law("translation", "moving everything changes nothing", exact, compare(_translated, lambda r, atoms: r))
-    yield law("wrapping", "atoms may sit in any cell", exact, compare(_unwrapped, lambda r, atoms: r))
+    yield law("translation", "moving everything changes nothing", exact, compare(_translated))
+    yield law("wrapping", "atoms may sit in any cell", exact, compare(_unwrapped))
+    yield law("lattice", "other vectors of the same lattice, left-handed ones too", exact, compare(_respanned))
     yield law("rotation", "forces and stress turn along, mirrors too", exact, compare(_rotated, _turned_back))
     yield law("permutation", "the order of atoms is free", exact, compare(lambda a: a[::-1], _reversed))
     halved = functools.partial(_halved, offset)
     yield law("supercell", "two cells have twice the energy of the atoms", exact, compare(_doubled, halved))
+
+
+def _outcome(name: str, meaning: str, limit: float, violations: Mapping[str, float]) -> Outcome:
+    """The worst violation of a law that must hold, NaN being worse than any."""
+    if not violations:
+        return Outcome(name, meaning, None, limit, "-", True)
+    where = max(violations, key=lambda key: np.nan_to_num(violations[key], nan=np.inf))
+    return Outcome(name, meaning, float(violations[where]), limit, where, True)
 
 
 def _translated(atoms: Atoms) -> Atoms:
@@ -157,13 +244,21 @@ def _unwrapped(atoms: Atoms) -> Atoms:
     return new
 
 
+def _respanned(atoms: Atoms) -> Atoms:
+    new = atoms.copy()
+    if atoms.pbc[:2].all():
+        a, b, c = atoms.cell.array
+        new.set_cell([b - a, b, c])
+    return new
+
+
 _TURN = np.linalg.qr([[0.3, -1.2, 0.5], [1.1, 0.4, -0.7], [-0.2, 0.9, 1.6]])[0]
 _TURN = _TURN * -np.sign(np.linalg.det(_TURN))  # a rotation with reflection
 
 
 def _rotated(atoms: Atoms) -> Atoms:
     new = atoms.copy()
-    new.set_cell(atoms.cell.array @ _TURN)
+    new.set_cell(-atoms.cell.array @ _TURN)  # the same lattice, and a right-handed cell remains one
     new.positions = atoms.positions @ _TURN
     return new
 
@@ -227,16 +322,14 @@ _SKIN = 0.8  # A
 
 def _laws_of_batches(potential: Potential, table: Mapping[str, Atoms], capacity: Sizes) -> Iterator[Outcome]:
     """Nothing of how structures are packed for the device may be seen in the results."""
-    single = _batched(potential, "float64", capacity, together=False)
-    each = single([*table.values()])
+    atoms = [*table.values()]
+    each = _batched(potential, "float64", capacity, together=False)(atoms)
     wider = sizes_for(1, capacity.atoms, capacity.edges)._replace(structures=capacity.structures)
 
     def law(name: str, meaning: str, limit: float, results: list[Properties]) -> Outcome:
-        worst = {key: deviation(a, b) for key, a, b in zip(table, results, each, strict=True)}
-        where = max(worst, key=lambda key: worst[key])
-        return Outcome(name, meaning, worst[where], limit, where, True)
+        violations = {key: deviation(a, b) for key, a, b in zip(table, results, each, strict=True)}
+        return _outcome(name, meaning, limit, violations)
 
-    atoms = [*table.values()]
     together = _batched(potential, "float64", capacity)(atoms)
     yield law("batch", "neighbours in a batch change nothing", 1e-10, together)
     yield law("padding", "the size of the padding changes nothing", 1e-10, _batched(potential, "float64", wider)(atoms))
@@ -245,25 +338,23 @@ def _laws_of_batches(potential: Potential, table: Mapping[str, Atoms], capacity:
     yield law("float32", "single precision is close to double", 1e-4, _batched(potential, "float32", capacity)(atoms))
 
 
-def _laws_of_ends(potential: Potential, evaluate: Evaluate) -> Iterator[Outcome]:
-    """Pairs end smoothly at the cutoff, and repel each other when they overlap."""
-    offset = abs(float(potential.offset))
-    yield Outcome("extensivity", "no constant per structure in the energy (eV)", offset, 0.0, "all", False)
-    known = sorted(potential.elements)
-    gaps, limit = [], 1e-4
-    pair = [k for k in _PREFERRED if k in potential.elements] or known
-    for gap in (1e-3, -1e-3):
-        z = potential.cutoff - gap
-        (result,) = evaluate([Atoms([pair[0], pair[-1]], [[0, 0, 0], [0, 0, z]])])
-        gaps.append(result)
-    jump = max(abs(gaps[0].energy - gaps[1].energy), np.abs(gaps[0].forces - gaps[1].forces).max())
-    yield Outcome("cutoff", "energy and force end without a jump (MD conserves energy)", jump, limit, "dimer", False)
-    pairs = [Atoms([z, z], [[0, 0, 0], [0, 0, 1.1 * covalent_radii[z]]]) for z in known]
-    pull = {chemical_symbols[z]: result.forces[0, 2] for z, result in zip(known, evaluate(pairs), strict=True)}
+def _cutoff(evaluate: Evaluate, potential: Potential) -> Outcome:
+    """Pairs end smoothly at the cutoff."""
+    pair = [k for k in _PREFERRED if k in potential.elements] or sorted(potential.elements)
+    ends = [Atoms([pair[0], pair[-1]], [[0, 0, 0], [0, 0, potential.cutoff - gap]]) for gap in (1e-3, -1e-3)]
+    inside, outside = evaluate(ends)
+    jump = float(max(abs(inside.energy - outside.energy), np.abs(inside.forces - outside.forces).max()))
+    return Outcome("cutoff", "energy and force end without a jump (MD conserves energy)", jump, 1e-4, "dimer", False)
+
+
+def _repulsion(evaluate: Evaluate, elements: Sequence[int]) -> Outcome:
+    """Pairs repel each other when they overlap."""
+    pairs = [Atoms([z, z], [[0, 0, 0], [0, 0, 1.1 * covalent_radii[z]]]) for z in elements]
+    pull = {chemical_symbols[z]: result.forces[0, 2] for z, result in zip(elements, evaluate(pairs), strict=True)}
     worst = max(pull, key=lambda symbol: pull[symbol])
     count = sum(force > 0 for force in pull.values())
     meaning = f"atoms repel at 55 % of the bond length ({count} of {len(pull)} elements attract)"
-    yield Outcome("repulsion", meaning, float(pull[worst]), 0.0, worst, False)
+    return Outcome("repulsion", meaning, float(pull[worst]), 0.0, worst, False)
 
 
 def _batched(
@@ -296,15 +387,14 @@ def _batched(
     return evaluate
 
 
-def _through_ase(calculator: BaseCalculator) -> Evaluate:
+def _through_ase(calculator: Any) -> Evaluate:
+    """Evaluate one by one; raises CalculatorError with the reason of the first structure that fails."""
+
     def one(atoms: Atoms) -> Properties:
-        atoms = atoms.copy()
-        atoms.calc = calculator
-        atoms.get_potential_energy()
-        atoms.get_forces()
-        if atoms.cell.rank == 3:
-            atoms.get_stress()
-        labels = labels_from_ase(atoms)
+        done = compute(atoms, calculator)
+        if done.calc is None:
+            raise CalculatorError(done.info["reason"])
+        labels = labels_from_ase(done)
         return Properties(labels.energy[0], labels.forces, labels.stress[0], labels.energies)
 
     return lambda structures: [one(atoms) for atoms in structures]

@@ -72,7 +72,7 @@ def mean_and_spread(each: Properties) -> tuple[Properties, Properties]:
 
 
 def force_disagreement(each: Properties) -> Float[Array, " n"]:
-    """sqrt(mean over members of |F_i - <F_i>|^2) of each atom in eV/A.
+    """``sqrt(mean over members of |F_i - <F_i>|^2)`` of each atom in eV/A.
 
     The model deviation of Y. Zhang et al., Comput. Phys. Commun. 253, 107206 (2020).
     """

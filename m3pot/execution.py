@@ -5,10 +5,7 @@ Nothing here changes global JAX state: dtype and precision hold inside a ``with`
 
 import collections
 import contextlib
-import ctypes
 import functools
-import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,29 +17,6 @@ BROKEN_JAXLIB = ("0.10.2", "0.11.0")  # silently wrong numbers on CPU, github.co
 PRECISIONS = ("highest", "high", "default")  # float32 products in full, in 3 bfloat16 passes, in TF32 where it exists
 
 _traces: collections.Counter[str] = collections.Counter()
-
-
-def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory for the next call instead of giving it back to the kernel; whether it will.
-
-    XLA:CPU takes and frees its scratch memory, up to gigabytes, in every call. By default each call then waits for the
-    kernel to map and clear the same pages again, which takes half of the time (benchmarks/speed.py). Left
-    alone where the user chose an allocator (LD_PRELOAD, MALLOC_*, GLIBC_TUNABLES) or set M3POT_KEEP_MEMORY=0.
-    """
-    chosen = [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"))]
-    if sys.platform != "linux" or chosen or os.environ.get("M3POT_KEEP_MEMORY") == "0":
-        return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
-        return False
-    # From malloc.h. Arenas of other threads cannot keep blocks of more than 64 MB, so there is one; nothing is mapped
-    # apart, nothing is trimmed; the heap grows by 64 MB at least.
-    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2
-    values = {arena_max: 1, mmap_max: 0, trim_threshold: -1, top_pad: 2**26}
-    return all(libc.mallopt(parameter, value) for parameter, value in values.items())
-
-
-keep_freed_memory()  # before the threads of XLA start
 
 
 @contextlib.contextmanager

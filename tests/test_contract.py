@@ -9,10 +9,13 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
 
 import m3pot.contract
+from m3pot.calculator import M3PotCalculator
 from m3pot.contract import Report, doctor, structures
+from m3pot.data.calculators import CalculatorError
 from m3pot.graph import sum_receivers
 from m3pot.math import safe
 from m3pot.potential import Potential
+from m3pot.structure import StructureError
 from tests.helpers import random_potential
 
 
@@ -31,6 +34,8 @@ class Pairs(nn.Module):
             pair = 1 - t
         if self.flaw == "repulsion":
             pair = -pair
+        if self.flaw == "rough":
+            pair = pair * (1 + 0.01 * jnp.sin(r / 0.01))
         if self.flaw != "skin":
             pair = jnp.where(r < self.cutoff, pair, 0)
         energies = sum_receivers(jnp.where(graph.species[graph.receivers] > 0, pair, 0), graph)
@@ -71,6 +76,8 @@ class Ill(Calculator):
             results["energy"] += 1e-2 * np.sin(atoms.positions[:, 0]).sum()
         if self.flaw == "wrapping":
             results["energy"] += 1e-2 * (atoms.positions.max() - atoms.positions.min()) * atoms.pbc.any()
+        if self.flaw == "lattice" and "stress" in results and np.linalg.det(atoms.cell.array) < 0:
+            results["stress"] = -results["stress"]
         if self.flaw == "rotation":
             results["energy"] += 1e-2 * np.ptp(atoms.positions[:, 2])
         if self.flaw == "permutation":
@@ -109,7 +116,8 @@ def test_flaws_of_potentials(flaw):
 
 
 @pytest.mark.parametrize(
-    "flaw", ["forces", "stress", "momentum", "translation", "wrapping", "rotation", "permutation", "supercell"]
+    "flaw",
+    ["forces", "stress", "momentum", "translation", "wrapping", "lattice", "rotation", "permutation", "supercell"],
 )
 def test_flaws_of_calculators(flaw):
     report = doctor(Ill(flaw))
@@ -121,9 +129,82 @@ def test_a_healthy_calculator_passes_and_the_table_can_be_read():
     report = doctor(Ill(""))
     assert report.ok
     assert set(verdicts(report).values()) == {"pass"}
-    lines = str(report).splitlines()
-    assert len(lines) == len(report.outcomes) + 1
-    assert all(outcome.law in line for outcome, line in zip(report.outcomes, lines[1:], strict=True))
+    head, *lines, summary = str(report).splitlines()
+    assert head.startswith("law")
+    assert all(outcome.law in line for outcome, line in zip(report.outcomes, lines, strict=True))
+    assert summary == f"{len(lines)} laws: {len(lines)} pass"
+
+
+class Bare:
+    """Works as ``atoms.calc`` without any class of ASE's: without stress, or only for crystals, or not rotated."""
+
+    def __init__(self, lack: str):
+        self.lack, self.healthy = lack, LennardJones(rc=5.0, smooth=True, sigma=1.8)
+
+    def get_potential_energy(self, atoms=None, force_consistent=False):
+        if self.lack == "open boundaries" and not atoms.pbc.all():
+            raise RuntimeError("crystals only")
+        if self.lack == "left-handed cells" and np.linalg.det(atoms.cell.array) < 0:
+            raise RuntimeError("right-handed cells only")
+        if self.lack == "silicon" and 14 in atoms.numbers:
+            raise NotImplementedError("no Si")
+        return self.healthy.get_potential_energy(atoms)
+
+    def get_forces(self, atoms=None):
+        return self.healthy.get_forces(atoms)
+
+    def get_stress(self, atoms=None):
+        if self.lack == "stress":
+            raise NotImplementedError
+        return self.healthy.get_stress(atoms)
+
+
+def test_a_calculator_of_any_class():
+    report = doctor(Bare(""), elements=["Cu"])
+    assert set(verdicts(report).values()) == {"pass"}
+    assert report.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("lack", "laws", "note"),
+    [
+        ("stress", {"stress"}, "stress not measured: the calculator gives none"),
+        ("open boundaries", {"repulsion"}, "molecule left out: RuntimeError: crystals only"),
+    ],
+)
+def test_what_a_calculator_lacks_is_not_measured(lack, laws, note):
+    report = doctor(Bare(lack))
+    found = verdicts(report)
+    assert {law for law, verdict in found.items() if verdict == "not measured"} == laws
+    assert set(found.values()) == {"pass", "not measured"}
+    assert note in report.notes
+    assert str(report).splitlines()[-len(report.notes) :] == list(report.notes)
+    assert report.ok
+
+
+def test_structures_that_a_law_cannot_use_are_named():
+    report = doctor(Bare("left-handed cells"))
+    assert "lattice not measured on crystal: RuntimeError: right-handed cells only" in report.notes
+    assert verdicts(report)["lattice"] == "not measured"
+
+
+def test_unknown_elements_are_one_sentence_with_the_remedy():
+    with pytest.raises(CalculatorError, match=r"crystal of .*no Si.*--elements Cu,Ag"):
+        doctor(Bare("silicon"))
+    assert doctor(Bare("silicon"), elements=["Cu", "Ag"]).ok
+    with pytest.raises(ValueError, match="symbols of elements, got Cu, Qq"):
+        doctor(Bare(""), elements=["Cu", "Qq"])
+    with pytest.raises(StructureError, match="does not know: Ag"):
+        doctor(pairs(), elements=["Cu", "Ag"])
+
+
+def test_a_rough_energy_is_differentiated_in_short_steps():
+    """The derivative is right: the doctor must not accuse it of what a long step cannot follow."""
+    rough = M3PotCalculator(pairs("rough"), dtype="float64")
+    crystal, evaluate = structures([29])["crystal"], m3pot.contract._through_ase(rough)
+    (result,) = evaluate([crystal])
+    assert max(m3pot.contract._slope_errors(evaluate, crystal, result, 1e-2)) > 1e-3
+    assert doctor(rough, elements=["Cu"]).ok
 
 
 @pytest.mark.parametrize("elements", [[14], [1, 8], range(1, 95)])

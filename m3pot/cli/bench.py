@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3pot.cli.options import Debug, Device, Json, Quiet, print_json, print_table, progress, say
+from m3pot.cli.options import Debug, Device, Json, Quiet, print_json, print_table, progress, say, split
 
 if TYPE_CHECKING:
     from m3pot.benchmark.run import Benchmark
@@ -57,7 +57,7 @@ def acwf(
 
     columns = ["model", "crystals", "failed", "median_V0_percent", "median_B0_percent", "median_epsilon"]
     columns += ["median_delta_meV", "median_nu", "good_percent", "outside_percent"]
-    benchmark = make(elements=_split(elements), limit=limit, dtype=dtype)
+    benchmark = make(elements=split(elements), limit=limit, dtype=dtype)
     _run(benchmark, model, output, resume, json, quiet, columns)
 
 
@@ -81,7 +81,7 @@ def dimer(
     """
     from m3pot.benchmark.dimer import dimer as make
 
-    _run(make(elements=_split(elements), dtype=dtype), model, output, resume, json, quiet)
+    _run(make(elements=split(elements), dtype=dtype), model, output, resume, json, quiet)
 
 
 @group.command()
@@ -232,14 +232,10 @@ def speed(
     """
     from m3pot.benchmark.speed import speed as make
 
-    parts = _split(sizes) or []
+    parts = split(sizes) or []
     if calls < 1 or not all(part.isdigit() for part in parts):
         raise ValueError(f"Expected sizes as 8,96,504 and at least one call, got {sizes!r} and {calls}.")
     _run(make([int(part) for part in parts], calls=calls, dtype=dtype), model, output, resume, json, quiet)
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _run(

@@ -1,8 +1,13 @@
-"""``m3pot doctor``: the installation, and the physics contract on any model."""
+"""``m3pot doctor``: the installation, and the physics contract on any model or ASE calculator."""
+
+import contextlib
+import sys
+from typing import Annotated
 
 import typer
 
-from m3pot.cli.options import SOME_FAILED, Debug, Device, Json, Model, Quiet, print_json, say
+from m3pot.cli.options import SOME_FAILED, Debug, Device, Json, Quiet, print_json, say, split
+from m3pot.cli.property_options import Model, find_model
 
 app = typer.Typer()
 
@@ -10,6 +15,10 @@ app = typer.Typer()
 @app.command()
 def doctor(
     model: Model = None,
+    elements: Annotated[
+        str | None,
+        typer.Option("--elements", help="Of the test structures, as Cu,Ag.", show_default="common ones"),
+    ] = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -19,27 +28,32 @@ def doctor(
 
     Forces and stress against finite differences, translation, rotation, permutation, supercells; batches, padding and
     skin of the neighbour list; single against double precision; the end at the cutoff; repulsion of close atoms.
+    Of an ASE calculator what can be seen from outside; what it cannot do is "not measured", and is no failure.
 
     \b
     Examples:
       m3pot doctor
       m3pot doctor --model mine.safetensors --json
+      m3pot doctor --model ase.calculators.emt:EMT --elements Cu,Ag
     """
     from m3pot.contract import doctor as examine
     from m3pot.environment import describe
-    from m3pot.io.registry import find, load
+    from m3pot.io.registry import find
+    from m3pot.potential import Potential
 
-    potential = load(model)
     around = describe()
-    report = examine(potential)
+    with contextlib.redirect_stdout(sys.stderr):  # calculators print
+        found = find_model(model)
+        report = examine(found, elements=split(elements))
+    name = str(find(model)) if isinstance(found, Potential) else model
     if json:
         laws = [outcome._asdict() | {"verdict": outcome.verdict} for outcome in report.outcomes]
-        print_json({"environment": around, "model": str(find(model)), "ok": report.ok, "laws": laws})
+        print_json({"environment": around, "model": name, "ok": report.ok, "laws": laws, "notes": report.notes})
     else:
         if not quiet:
             for key, value in around.items():
                 typer.echo(f"{key:16} {_flat(value)}")
-            typer.echo(f"{'model':16} {find(model)}\n")
+            typer.echo(f"{'model':16} {name}\n")
         typer.echo(str(report))
     if not around["jaxlib_is_sound"]:
         say("m3pot: this jaxlib computes wrong numbers on CPU (jax issue 39103); install another version.")

@@ -65,6 +65,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+def split(text: str | None) -> list[str] | None:
+    """The parts of a list that is written with commas; None where the option is not given."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
 def say(message: str, quiet: bool = False) -> None:
     """A note for the person at the terminal, on standard error."""
     if not quiet:

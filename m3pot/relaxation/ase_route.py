@@ -9,6 +9,7 @@ from ase.calculators.calculator import CalculationFailed
 from ase.filters import FrechetCellFilter
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from m3pot.data.calculators import compute
 from m3pot.relaxation.cell import strain_projector
 from m3pot.relaxation.options import Options
 from m3pot.relaxation.results import Relaxed
@@ -49,6 +50,7 @@ def relax_with_ase(
                 break
     except (CalculationFailed, StructureError, np.linalg.LinAlgError) as error:
         return Relaxed(start, "nan", steps, reason=str(error), index=index)
+    atoms.calc = compute(atoms, calculator).calc  # results of its own: the calculator goes on to other structures
     done = state[0] < options.fmax and state[1] < options.smax
     reason = "" if done else f"not converged in {steps} steps: fmax {state[0]:.3g} eV/A, smax {state[1]:.3g} eV/A^3"
     move = atoms.positions - start.positions

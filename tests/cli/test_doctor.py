@@ -1,6 +1,8 @@
 import json
+import sys
 
 import numpy as np
+import pytest
 
 from m3pot.io.checkpoint import load_potential, save_potential
 
@@ -30,3 +32,41 @@ def test_not_a_model(m3pot, tmp_path):
     code, out, err = m3pot("doctor", "-m", "x.safetensors")
     assert (code, out) == (2, "")
     assert err.startswith("m3pot: x.safetensors is not a readable")
+
+
+NOISY = """
+from ase.calculators.emt import EMT
+
+
+def emt():
+    print("hello")
+    return EMT()
+"""
+
+
+def test_any_ase_calculator(m3pot, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    (tmp_path / "noisy.py").write_text(NOISY)
+    code, out, err = m3pot("doctor", "--model", "noisy:emt", "--elements", "Cu,Ag", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "hello\n")
+    assert found["model"] == "noisy:emt"
+    assert (found["ok"], found["notes"]) == (True, [])
+    assert {law["verdict"] for law in found["laws"]} == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-m", "ase.calculators.emt:EMT"], "The calculator fails for the crystal of LiOSi (NotImplementedError: "),
+        (["-m", "ase.calculators.emt:EMT", "--elements", "Cu,Qq"], "Expected symbols of elements, got Cu, Qq"),
+        (["-m", "ase.calculators.emt:Nothing"], "ase.calculators.emt:Nothing gives no calculator (AttributeError"),
+        (["-m", "builtins:dict"], "Expected builtins:dict to return an ASE calculator, got dict."),
+        (["-m", "nothing"], "Expected a model name"),
+    ],
+)
+def test_no_verdict(m3pot, arguments, sentence):
+    code, out, err = m3pot("doctor", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"m3pot: {sentence}")
+    assert err.count("\n") == 1

@@ -188,7 +188,9 @@ def test_no_calculator(factory, arguments, sentence):
 
 
 def test_gpaw_is_pbe_in_plane_waves(monkeypatch):
-    made = types.SimpleNamespace(GPAW=lambda **settings: types.SimpleNamespace(get_property=None, settings=settings))
+    made = types.SimpleNamespace(
+        GPAW=lambda **settings: types.SimpleNamespace(get_potential_energy=None, settings=settings)
+    )
     monkeypatch.setitem(sys.modules, "gpaw", made)
     settings = make_calculator("m3pot.data.calculators:gpaw", '{"ecut": 300, "convergence": {"energy": 1e-6}}').settings
     assert settings["xc"] == "PBE"

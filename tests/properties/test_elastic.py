@@ -53,6 +53,14 @@ def test_the_bulk_modulus_is_that_of_the_equation_of_state():
     assert found.summary()["reason"] == ""
 
 
+def test_strained_cells_relaxed_with_one_calculator_keep_their_own_results():
+    primitive, conventional = (elastic(bulk("Cu", cubic=cubic), EMT()) for cubic in (False, True))
+    np.testing.assert_allclose(conventional.tensor, primitive.tensor, atol=1e-4)
+    (rigid,), (relaxed,) = (eos(bulk("Cu", cubic=True), EMT(), relax=relax) for relax in ("none", "ions"))
+    np.testing.assert_allclose(relaxed.energies, rigid.energies, atol=1e-6)
+    np.testing.assert_allclose(relaxed.pressures, rigid.pressures, atol=1e-6)
+
+
 def test_stress_strain_is_the_curvature_of_the_energy():
     start = bulk("Cu", cubic=True)
     start[0].symbol = "Au"

@@ -5,11 +5,13 @@ import sys
 import pytest
 
 FAULTS = """
-import resource
+import concurrent.futures, resource
 import m3pot
-from ase.build import bulk
-from m3pot.execution import keep_freed_memory
+from m3pot.memory import keep_freed_memory
 print(keep_freed_memory())
+with concurrent.futures.ThreadPoolExecutor(4) as pool:  # of some library that is imported before JAX starts
+    list(pool.map(bytearray, [1000] * 100))
+from ase.build import bulk
 crystal = bulk("MgO", "rocksalt", a=4.2, cubic=True) * 2
 m3pot.predict(crystal)
 m3pot.predict(crystal)
