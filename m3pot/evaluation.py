@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 _RIDGE = 1e-3
+_FRAMES_PER_REFERENCE = 5
 
 
 class Evaluation(NamedTuple):
@@ -157,7 +158,16 @@ def _name(frames: Frames, k: int) -> str:
 
 
 def _aligned(labels: Frames, predicted: Frames) -> Frames:
-    """Predictions with energies moved by the element references that fit the labels best."""
+    """Predictions with energies moved by the element references that fit the labels best.
+
+    Raises ValueError for so few frames that the fit would take most of the errors away.
+    """
+    free = np.linalg.matrix_rank(composition(labels))
+    if len(labels) < _FRAMES_PER_REFERENCE * free:
+        raise ValueError(
+            f"Expected at least {_FRAMES_PER_REFERENCE * free} frames to fit {free} element references, got "
+            f"{len(labels)}: the fit would hide the errors; give more frames or do not align."
+        )
     correction = element_references(labels, labels.energy - predicted.energy, ridge=_RIDGE)
     return dataclasses.replace(predicted, energy=predicted.energy + composition(labels) @ correction)
 

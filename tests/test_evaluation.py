@@ -16,7 +16,7 @@ from tests.train.toy import morse, pair
 
 @pytest.fixture(scope="module")
 def frames():
-    return morse(8)
+    return morse(12)
 
 
 def test_a_model_against_its_own_labels_has_no_error(frames):
@@ -24,7 +24,7 @@ def test_a_model_against_its_own_labels_has_no_error(frames):
     labelled, failures = evaluation.predict(potential, frames)
     assert failures == {}
     (row, *elements) = evaluation.evaluate({"toy": labelled}, {"pair": potential}).rows
-    assert (row["set"], row["model"], row["element"], row["structures"]) == ("toy", "pair", "all", 8)
+    assert (row["set"], row["model"], row["element"], row["structures"]) == ("toy", "pair", "all", 12)
     assert row["energy_mae"] < 1e-6
     assert row["forces_mae"] < 1e-5
     assert row["stress_mae"] < 1e-3
@@ -52,6 +52,11 @@ def test_another_energy_scale_is_aligned(frames):
     assert plain["energy_mae"] > 1
     assert aligned["energy_mae"] < 0.01
     assert aligned["forces_mae"] == plain["forces_mae"]
+
+
+def test_few_frames_are_not_aligned(frames):
+    with pytest.raises(ValueError, match="Expected at least 10 frames to fit 2 element references, got 4"):
+        evaluation.evaluate({"toy": frames[:4]}, {"pair": pair()}, align=True)
 
 
 def test_all_models_are_measured_on_what_all_can_evaluate(frames):

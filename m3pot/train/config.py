@@ -90,7 +90,7 @@ class TrainConfig(_Section):
     seed: int = Field(0, ge=0)
     precision: Literal["highest", "high", "default"] = "highest"  # of float32 products; default: TF32 where it exists
     refit_references: bool = True  # fit element references to the training set before the first step
-    ridge: float = Field(1e-2, gt=0)  # of that fit; larger values keep rare elements nearer to where they were
+    ridge: float | None = Field(None, gt=0)  # of that fit; None: the one that does best on compositions left out
     valid_every: int = Field(500, gt=0)  # steps
     save_every: int = Field(500, gt=0)  # steps; at most this much is lost by a kill
     patience: int = Field(0, ge=0)  # validations without a better loss before the run stops; 0: never

@@ -23,7 +23,7 @@ from m3pot.train.config import ConfigError, ModelSection, TrainConfig
 from m3pot.train.grow import grow
 from m3pot.train.inputs import Source, load_sets
 from m3pot.train.predictions import predict_frames
-from m3pot.train.references import composition, element_references, force_rms, with_references
+from m3pot.train.references import choose_ridge, composition, element_references, force_rms, with_references
 from m3pot.train.replay import join, labelled_by, mixing, moved
 
 Say = Callable[[str], None]
@@ -136,12 +136,13 @@ def random_potential(section: ModelSection, frames: Frames, seed: int) -> Potent
     )
 
 
-def refit(potential: Potential, cache: EdgeCache, *, ridge: float) -> Potential:
+def refit(potential: Potential, cache: EdgeCache, *, ridge: float | None = None) -> Potential:
     """The potential with element references fitted to the energies of ``cache``.
 
     Ridge regression of what the potential leaves over, three times (iterated Tikhonov regularisation), so that a
     foreign energy scale is met although the ridge holds on to the old one; after the first time without frames that
-    are far off. Of a large set, random frames are enough, and all those with rare elements.
+    are far off. ``ridge`` None: the one of :func:`m3pot.train.references.choose_ridge`, each time. Of a large set,
+    random frames are enough, and all those with rare elements.
     """
     if len(cache) > _ENOUGH:
         holds = composition(cache.frames) > 0
@@ -154,7 +155,8 @@ def refit(potential: Potential, cache: EdgeCache, *, ridge: float) -> Potential:
         left = residual - counts @ correction
         size = np.abs(left) / frames.n_atoms
         limit = max(_STRANGE, 5 * float(np.nanmedian(size))) if number and np.isfinite(size).any() else np.inf
-        correction += element_references(frames, np.where(size < limit, left, np.nan), ridge=ridge)
+        left = np.where(size < limit, left, np.nan)
+        correction += element_references(frames, left, ridge=choose_ridge(frames, left) if ridge is None else ridge)
     return with_references(potential, correction)
 
 

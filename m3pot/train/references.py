@@ -7,6 +7,9 @@ import numpy as np
 from m3pot.data.frames import Frames
 from m3pot.potential import Potential
 
+_RIDGES = (1e6, 100.0, 10.0, 1.0, 0.1, 0.01)
+_FOLDS = 5
+
 
 def composition(frames: Frames) -> np.ndarray:
     """Number of atoms of each atomic number in each frame, (f, 95)."""
@@ -16,16 +19,44 @@ def composition(frames: Frames) -> np.ndarray:
     return counts
 
 
-def element_references(frames: Frames, residual: np.ndarray, *, ridge: float = 1e-2) -> np.ndarray:
-    """Energies per element (95,) in eV that fit ``residual`` (f,) eV per structure best, per atom, with a small ridge.
+def element_references(frames: Frames, residual: np.ndarray, *, ridge: float) -> np.ndarray:
+    """Energies per element (95,) in eV that fit ``residual`` (f,) eV per structure best, per atom, with a ridge.
 
     Elements that do not occur get 0. The ridge keeps elements that occur in few compositions near 0, so fit the
     residual of a model that already has references rather than total energies of few structures.
     """
+    return _solve(*_fractions(frames, residual), ridge)
+
+
+def choose_ridge(frames: Frames, residual: np.ndarray) -> float:
+    """The ridge whose references, fitted to four fifths of the compositions, do best on the last fifth, in turn.
+
+    The strongest leaves references as they are. A weaker one must be better by a fiftieth; it wins on a foreign energy
+    scale, and the stronger where a few structures would only pass their errors on to their elements.
+    """
+    a, b = _fractions(frames, residual)
+    compositions, group = np.unique(a.round(6), axis=0, return_inverse=True)
+    if len(compositions) < 2:
+        return min(_RIDGES)
+    fold = np.random.default_rng(0).permutation(len(compositions))[group.ravel()] % _FOLDS
+    best, score = max(_RIDGES), np.inf
+    for ridge in _RIDGES:
+        left = [b[fold == k] - a[fold == k] @ _solve(a[fold != k], b[fold != k], ridge) for k in range(_FOLDS)]
+        error = float(np.median(np.abs(np.concatenate(left))))
+        if error < 0.98 * score:
+            best, score = ridge, error
+    return best
+
+
+def _fractions(frames: Frames, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each element (f, 95) and residual per atom (f,) of the frames that have one."""
     labelled = np.isfinite(residual)
     counts = composition(frames)[labelled]
-    atoms = counts.sum(axis=1, keepdims=True)
-    a, b = counts / atoms, residual[labelled] / atoms[:, 0]
+    atoms = counts.sum(axis=1)
+    return counts / atoms[:, None], residual[labelled] / atoms
+
+
+def _solve(a: np.ndarray, b: np.ndarray, ridge: float) -> np.ndarray:
     return np.linalg.solve(a.T @ a + ridge * np.eye(95), a.T @ b)
 
 

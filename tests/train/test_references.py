@@ -3,8 +3,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from m3pot.data.frames import make
 from m3pot.train.prepare import refit
-from m3pot.train.references import composition, element_references, force_rms, with_references
+from m3pot.train.references import (
+    choose_ridge,
+    composition,
+    element_references,
+    force_rms,
+    with_references,
+)
 from tests.train.toy import edges, morse, pair
 
 
@@ -31,6 +38,17 @@ def test_planted_references_are_recovered():
 def test_a_strong_ridge_keeps_references():
     frames = morse(8)
     assert np.abs(element_references(frames, np.ones(8), ridge=1e6)).max() < 1e-4
+
+
+def test_the_ridge_suits_the_energies():
+    """Errors that have nothing to do with the elements leave references alone; a foreign energy scale does not."""
+    rng = np.random.default_rng(0)
+    numbers = np.array([rng.choice(range(1, 41), 4) for _ in range(60)])
+    frames = make([4] * 60, numbers.ravel(), np.zeros((240, 3)), np.tile(9 * np.eye(3), (60, 1, 1)))
+    counts, noise = composition(frames), rng.normal(size=60)
+    assert choose_ridge(frames, noise) >= 1
+    assert choose_ridge(frames, noise + counts @ rng.normal(scale=500, size=95)) == 0.01
+    assert choose_ridge(frames[[0]], noise[:1]) == 0.01
 
 
 def test_force_scale():
