@@ -70,11 +70,13 @@ def run(
 def remember(config: TrainConfig, folder: Path, *, resume: bool) -> None:
     """Write ``config.json``; before a resumed run is touched, compare what cannot change.
 
-    Raises TrainingError if the folder holds a run of another configuration, or any run unless ``resume``.
+    Raises TrainingError if the folder holds a run of another configuration, or any run unless ``resume``. What ended
+    before its first step, for want of data perhaps, is no run.
     """
     path = folder / "config.json"
     wanted = config.model_dump(mode="json")
-    if path.exists():
+    begun = (folder / "checkpoints").exists()
+    if begun and path.exists():
         if not resume:
             raise TrainingError(f"{folder} holds a run already; go on with --resume, or choose another output folder.")
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -87,6 +89,8 @@ def remember(config: TrainConfig, folder: Path, *, resume: bool) -> None:
         multihost_utils.sync_global_devices("all processes have read config.json")
     if jax.process_index() == 0:
         with writing(folder):
+            if not begun:
+                (folder / "start.safetensors").unlink(missing_ok=True)
             write_atomically(path, json.dumps(wanted, indent=1).encode())
 
 

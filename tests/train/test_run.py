@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from m3pot.data.frames import write_npz
+from m3pot.data.guard import LabelError
 from m3pot.io.checkpoint import load_potential, read_header, save_potential
 from m3pot.train import card, finetune, plots
 from m3pot.train.accuracy import accuracy, residuals
@@ -88,9 +89,19 @@ def test_a_run_is_not_repeated_or_changed_by_accident(trained):
         run(other, resume=True)
 
 
+def test_what_ended_before_its_first_step_can_be_started_again(trained, tmp_path):
+    _, config, _ = trained
+    nothing = config.data.model_copy(update={"train": [str(tmp_path / "none.npz")]})
+    failing = config.model_copy(update={"output": str(tmp_path / "run"), "data": nothing})
+    for _ in range(2):
+        with pytest.raises((LabelError, OSError), match="none.npz"):
+            run(failing)
+
+
 def test_steps_may_change_when_a_run_is_resumed(trained, tmp_path):
     _, config, _ = trained
     remember(config, tmp_path, resume=False)
+    (tmp_path / "checkpoints").mkdir()
     longer = config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 200})})
     remember(longer, tmp_path, resume=True)
     assert json.loads((tmp_path / "config.json").read_text())["optim"]["steps"] == 200
