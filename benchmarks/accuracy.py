@@ -17,18 +17,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+")
     parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--plot", metavar="SET", help="draw its parity beside the results")
     parser.add_argument("--output", type=Path, default=RESULTS / "accuracy.json")
     options = parser.parse_args()
 
     from m3pot import evaluation
     from m3pot.cli.options import print_table
     from m3pot.data.sources import load
+    from m3pot.train import plots
 
     sets = {Path(name).stem: load([name], use="validate") for name in options.data}
     models = {Path(name).stem: evaluation.find_model(name) for name in options.model}
     found = evaluation.evaluate(sets, models)
     rows = evaluation.overall(found)
     write(options.output, {"units": "eV/atom, eV/A (mean length of error vector), GPa", "rows": rows})
+    if options.plot:
+        plots.parity(found.labels[options.plot], found.predictions[options.plot], options.output.with_suffix(".png"))
     print_table(rows)
 
 
