@@ -202,8 +202,8 @@ def relax_faults(document: Document) -> str:
 def md(document: Document) -> str:
     engines = [key for key in ("md", "ase", "matgl") if key in document["rows"][0]]
     rows = [
-        [row["ensemble"], row["atoms"], *(number(row[key]) for key in engines)]
-        + [number(row[f"md / {key}"], 2) for key in engines[1:]]
+        [row["ensemble"], row["atoms"], *(number(row.get(key)) for key in engines)]
+        + [number(row.get(f"md / {key}"), 2) for key in engines[1:]]
         for row in document["rows"]
     ]
     heads = [f"{name_of(key)}, steps/s" for key in engines] + [f"faster than {name_of(key)}" for key in engines[1:]]
