@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="interpreter of an environment with matgl; without it MatGL is left out")
     parser.add_argument("--model", help="name or file; default: the shipped one")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 512, 4096])
-    parser.add_argument("--peer-largest", type=int, default=512, help="atoms; MatGL needs too much memory beyond")
+    parser.add_argument("--peer-largest", type=int, default=512, help="atoms; MatGL is left out beyond")
     parser.add_argument("--ensembles", nargs="+", choices=["nve", "nvt"], default=["nve", "nvt"])
     parser.add_argument("--steps", type=int, help="timed steps of a round; default 20 000 / atoms, 10 at least")
     parser.add_argument("--rounds", type=int, default=5)

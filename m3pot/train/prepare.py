@@ -65,10 +65,12 @@ def prepare(config: TrainConfig, *, resume: bool = False, say: Say = lambda text
         sources += more
     else:
         train, valid = _parted(train, "train", "valid", data.valid_fraction, config)
-    if source is None or config.model.fields:
+    if source is None:
         potential = random_potential(config.model, train, config.seed)
-    if source is not None:
-        potential = grow(source, potential) if config.model.fields else source
+    elif config.model.fields:
+        potential = grow(source, random_potential(config.model, train, config.seed))
+    else:
+        potential = source
     if config.model.zbl is not None:
         potential = dataclasses.replace(potential, zbl=config.model.zbl)
 
