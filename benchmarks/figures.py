@@ -30,6 +30,7 @@ NAMES = {
     "ase": "ASE, same potential",
     "matgl": "MatGL",
 }
+COSTS = {"first_s": "first use, s", "host_share": "host / wall time"}
 MEASURES = ("energy_mae", "forces_mae", "stress_mae")
 Document = dict[str, Any]
 
@@ -210,6 +211,22 @@ def md(document: Document) -> str:
     return table(["ensemble", "atoms", *heads], rows)
 
 
+def device(document: Document) -> str:
+    """Dynamics by size, then relaxation and prediction, without what failed."""
+    parts = {key: [row for row in document.get(key, []) if "error" not in row] for key in ("md", "relax", "predict")}
+    labels = {"relax": "relaxation, cell and positions", "predict": "energy, forces and stress"}
+    speeds, rates = ("steps_per_s", "atom_steps_per_s", *COSTS), ("structures_per_s", *COSTS)
+    steps = [[name_of(row["model"]), row["atoms"], *(number(row[key]) for key in speeds)] for row in parts["md"]]
+    batches = [
+        [name_of(row["model"]), label, row["structures"], *(number(row[key]) for key in rates)]
+        for part, label in labels.items()
+        for row in parts[part]
+    ]
+    tables = [(["model", "atoms", "steps/s", "atom-steps/s", *COSTS.values()], steps)]
+    tables += [(["model", "crystals", "number", "structures/s", *COSTS.values()], batches)]
+    return "\n\n".join(table(columns, rows) for columns, rows in tables if rows)
+
+
 def nve(document: Document) -> str:
     rows = document["rows"].values()
     drifts = [
@@ -250,7 +267,7 @@ def finetune(document: Document) -> str:
     return errors(found)
 
 
-MAKERS = (accuracy, efs, acwf, dft_eos, solids, finetune, speed, md, training, relax)
+MAKERS = (accuracy, efs, acwf, dft_eos, solids, finetune, device, speed, md, training, relax)
 MAKERS += (relax_equality, relax_faults, nve, nve_crystals, md_kill)
 BLOCKS: dict[str, Callable[[Document], str]] = {make.__name__: make for make in MAKERS}
 
@@ -261,6 +278,7 @@ CAPTIONS = {
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
     "dft_eos": "The same of one oxide, GPAW run by `m3pot.data.calculators:gpaw`.",
     "solids": "Elastic constants and phonons, published PBE values in brackets, without the splitting of LO and TO.",
+    "device": "On an accelerator: molecular dynamics of silicon (NVE, 1 fs), random crystals in batches; float32.",
     "speed": "Neighbour list, energy, forces and stress of MgO crystals through ASE, float32, models of equal size.",
     "training": "Training on energy, forces and stress, float32, models of equal size.",
     "relax": "Random crystals of 2 to 24 atoms, cell and positions, compilation included.",
@@ -279,6 +297,8 @@ def origin(name: str, document: Document) -> str:
     around = document["environment"]
     cores = around.get("usable_cores", around["cores"])
     machine = f"{around['processor']}, {cores} {'core' if cores == 1 else 'cores'}"
+    kinds = [device.split(": ", 1)[1] for device in around["devices"] if not device.startswith("cpu")]
+    machine = ", ".join([*kinds, machine])
     return f"From [{name}.json]({RESULTS}/{name}.json), `{document['command']}`, {machine}."
 
 

@@ -13,12 +13,12 @@ with concurrent.futures.ThreadPoolExecutor(4) as pool:  # of some library that i
     list(pool.map(bytearray, [1000] * 100))
 from ase.build import bulk
 crystal = bulk("MgO", "rocksalt", a=4.2, cubic=True) * 2
-m3pot.predict(crystal)
-m3pot.predict(crystal)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-m3pot.predict(crystal)
-m3pot.predict(crystal)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+faults = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    m3pot.predict(crystal)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(faults)[1])  # how threads interleave may still let the heap grow in a call or two
 """
 
 

@@ -38,9 +38,9 @@ class Entry(NamedTuple):
 
 
 def find(patterns: Sequence[str]) -> list[Path]:
-    """All files of the given files, globs and folders, in this order, sorted inside globs and folders.
+    """All files of the given files, globs, folders and names of data sets, in this order, sorted inside each.
 
-    Raises FileNotFoundError for a pattern without a file.
+    Raises FileNotFoundError for a pattern without a file, DataError for a data set that is not on this machine.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -51,11 +51,18 @@ def find(patterns: Sequence[str]) -> list[Path]:
             matches = [path]
         else:
             matches = [Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p)]
+            matches = matches or _data_set(pattern)
         if not matches:
             kind = "has no structure files" if path.is_dir() else "does not exist"
-            raise FileNotFoundError(f"{pattern} {kind}; give structure files, globs or folders.")
+            raise FileNotFoundError(f"{pattern} {kind}; give structure files, globs, folders or names of data sets.")
         found += sorted(matches, key=_natural)
     return found
+
+
+def _data_set(name: str) -> list[Path]:
+    from m3pot.data import manifest
+
+    return manifest.locate(manifest.find_set(name)) if name in manifest.available() else []
 
 
 def _looks_like_structure(path: Path) -> bool:

@@ -58,16 +58,17 @@ def plan(cache: EdgeCache, capacity: Sizes, *, seed: int, epoch: int, shuffle: b
     order = np.random.default_rng([seed, epoch]).permutation(len(cache)) if shuffle else np.arange(len(cache))
     done: list[list[int]] = []
     filling: list[list[int]] = [[] for _ in range(_OPEN)]
-    room = np.tile(empty, (_OPEN, 1))
-    for k in order:
-        fits = (room >= size[k]).all(axis=1)
-        first = int(fits.argmax())
-        if not fits[first]:
-            first = int(room[:, 2].argmin())  # the fullest makes way for a new one
+    room = [tuple(empty.tolist())] * _OPEN
+    for k, (one, atoms, edges) in zip(order.tolist(), size[order].tolist(), strict=True):  # no numpy: many small steps
+        for first, (structures, free_atoms, free_edges) in enumerate(room):
+            if edges <= free_edges and atoms <= free_atoms and one <= structures:
+                break
+        else:
+            first = min(range(_OPEN), key=lambda b: room[b][2])  # the fullest makes way for a new one
             done.append(filling[first])
-            filling[first], room[first] = [], empty
-        filling[first].append(int(k))
-        room[first] -= size[k]
+            filling[first], (structures, free_atoms, free_edges) = [], empty.tolist()
+        filling[first].append(k)
+        room[first] = structures - one, free_atoms - atoms, free_edges - edges
     return [np.array(batch, np.int64) for batch in done + filling if batch]
 
 

@@ -112,6 +112,11 @@ def _rattle(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crys
     return parent, sample.rattle(crystal, rng, source.displacement)
 
 
+def _near(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
+    parent, crystal = _in_turn(source, k)
+    return parent, sample.disturb(crystal, rng)
+
+
 def _strain(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
     parent, crystal = _in_turn(source, k)
     return parent, sample.strain(crystal, rng, source.strain)
@@ -194,6 +199,7 @@ def _short(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Cryst
 
 KINDS: Mapping[str, Maker] = {
     "pool": _pool,
+    "near": _near,
     "rattle": _rattle,
     "strain": _strain,
     "compress": _compress,

@@ -30,6 +30,12 @@ def strain(crystal: Crystal, rng: np.random.Generator, amplitude: float | Sequen
     return _deform(crystal, np.eye(3) + (tensor + tensor.T) / 2)
 
 
+def disturb(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+    """What a relaxation meets on its way: strained by up to 0.5 to 5 %, displaced by 0.006 to 0.15 A (log-uniform)."""
+    crystal = strain(crystal, rng, (0.005, 0.015, 0.03, 0.05))
+    return rattle(crystal, rng, float(np.exp(rng.uniform(np.log(0.006), np.log(0.15)))))
+
+
 def compress(crystal: Crystal, pressure: float) -> Crystal:
     """Scale to the volume that a Murnaghan equation with a guessed bulk modulus gives at ``pressure`` in GPa."""
     return _deform(crystal, np.eye(3) * volume_ratio(crystal, pressure) ** (1 / 3))

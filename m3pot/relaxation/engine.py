@@ -12,7 +12,7 @@ import numpy as np
 from m3pot.execution import find_device, numerics
 from m3pot.graph import Sizes
 from m3pot.potential import Potential
-from m3pot.relaxation.descent import Limits, descend
+from m3pot.relaxation.descent import Geometry, Limits, descend
 from m3pot.relaxation.jobs import Job, finish, prepare, refuse
 from m3pot.relaxation.options import Options
 from m3pot.relaxation.results import Relaxed
@@ -39,8 +39,8 @@ class Strategy:
 # A CPU pays for every edge, and most for those that leave its caches; an accelerator pays for every visit of the host.
 STRATEGIES = {
     "cpu": Strategy(edges=2048, skin=0.0, chunk=1, lanes=2),
-    "gpu": Strategy(edges=131072, skin=0.6, chunk=12, lanes=2),
-    "tpu": Strategy(edges=131072, skin=0.6, chunk=12, lanes=2),
+    "gpu": Strategy(edges=131072, skin=1.0, chunk=8, lanes=2),
+    "tpu": Strategy(edges=131072, skin=1.0, chunk=8, lanes=2),
 }
 
 
@@ -67,13 +67,23 @@ class _Lane:
     def counts(self) -> list[int]:
         return [len(job.atoms) for job in self.jobs]
 
-    def fits(self, jobs: list[Job], growth: float = 1.0) -> bool:
-        """Whether these jobs have room, with one padding structure and one padding atom to spare."""
-        return (
-            len(jobs) < self.capacity.structures
-            and sum(len(job.atoms) for job in jobs) < self.capacity.atoms
-            and growth * sum(job.load for job in jobs) <= self.capacity.edges
-        )
+    def holds(self, total: Sizes, growth: float = 1.0) -> bool:
+        """Whether so much has room, with one padding structure and one padding atom to spare."""
+        room = self.capacity
+        return total.structures < room.structures and total.atoms < room.atoms and growth * total.edges <= room.edges
+
+    def fits(self, growth: float = 1.0) -> bool:
+        """Whether the jobs still have room."""
+        return self.holds(_sizes(*self.jobs), growth)
+
+
+def _sizes(*jobs: Job, more: Sizes = _NOTHING) -> Sizes:
+    """Of all jobs together, and what more there is."""
+    return Sizes(
+        more.structures + len(jobs),
+        more.atoms + sum(len(job.atoms) for job in jobs),
+        more.edges + sum(job.load for job in jobs),
+    )
 
 
 def relax_unordered(structures: Iterable[tuple[int, Any]], potential: Potential, options: Options) -> Iterator[Relaxed]:
@@ -101,11 +111,11 @@ class _Engine:
         self.strategy, self.minimizer = strategy, options.method()
         self.budget, self.seats = strategy.edges, strategy.edges  # edges and structures of a batch
         self.reach = potential.cutoff + strategy.skin + 1e-5  # positions come back rounded to float32
+        self.lanes = [_Lane() for _ in range(strategy.lanes)]
         self.pending: collections.deque[Job] = collections.deque()
         self.done: list[Relaxed] = []
         kind = np.dtype(options.dtype).type
-        self.radii = covalent_radii().astype(kind)
-        self.limits = Limits(
+        limits = Limits(
             fmax=kind(options.fmax),
             smax=kind(options.smax),
             steps=np.int32(options.steps),
@@ -114,18 +124,19 @@ class _Engine:
             swelling=kind(np.log(options.max_volume_factor)),
             closeness=kind(options.closeness),
         )
+        with numerics(options.dtype, options.precision):
+            self.limits, self.radii = jax.device_put((limits, covalent_radii().astype(kind)), device)
 
     def run(self, structures: Iterator[tuple[int, Any]]) -> Iterator[Relaxed]:
         """Serve the lanes in turn until there is no structure left. Yields outside of every JAX context."""
-        lanes = [_Lane() for _ in range(self.strategy.lanes)]
         while True:
             self._read(structures)
-            for lane in lanes:
+            for lane in self.lanes:
                 with numerics(self.options.dtype, self.options.precision):
                     self._serve(lane)
                 yield from self.done
                 self.done.clear()
-            if not self.pending and not any(lane.jobs for lane in lanes):
+            if not self.pending and not any(lane.jobs for lane in self.lanes):
                 first = next(structures, None)
                 if first is None:
                     return
@@ -175,12 +186,17 @@ class _Engine:
         if not lane.jobs:
             self._enter(lane)
             return
-        running, stale = np.asarray(lane.slots.status) == RUNNING, np.asarray(lane.slots.stale)
+        status, stale, geometry = jax.device_get((lane.slots.status, lane.slots.stale, lane.geometry))
+        running = status == RUNNING
         finished = not running[: len(lane.jobs)].all()
         if self.options.trajectory:
             self._record(lane)
-        self._follow(lane, stale)
-        if finished or not lane.fits(lane.jobs) or self._admissible(lane):
+        self._follow(lane, geometry, stale)
+        if self._dispensable(lane):
+            self._leave(lane, running)
+            self.pending.extend(lane.jobs)
+            lane.jobs = []
+        elif finished or not lane.fits() or self._admissible(lane):
             self._leave(lane, running)
             self._enter(lane)
         else:
@@ -191,9 +207,9 @@ class _Engine:
         for job, slots in zip(lane.jobs, split(lane.slots, lane.counts()), strict=True):
             job.record(slots, float(self.potential.offset))
 
-    def _follow(self, lane: _Lane, stale: np.ndarray) -> None:
+    def _follow(self, lane: _Lane, geometry: Geometry, stale: np.ndarray) -> None:
         """Note where the atoms are, and make new edges where the old ones may be short of some."""
-        positions, cell = (np.asarray(x, np.float64) for x in lane.geometry)
+        positions, cell = (x.astype(np.float64) for x in geometry)
         begin = 0
         for k, job in enumerate(lane.jobs):
             job.move(positions[begin : begin + len(job.atoms)], cell[k])
@@ -202,7 +218,15 @@ class _Engine:
                 job.make_edges(self.reach)
 
     def _admissible(self, lane: _Lane) -> bool:
-        return len(lane.jobs) < self.seats and any(lane.fits([*lane.jobs, job], _GROWTH) for job in self.pending)
+        seated = _sizes(*lane.jobs)
+        more = (_sizes(job, more=seated) for job in self.pending)
+        return len(lane.jobs) < self.seats and any(lane.holds(total, _GROWTH) for total in more)
+
+    def _dispensable(self, lane: _Lane) -> bool:
+        """Whether nobody waits and another batch has room for all: an empty seat costs as much as a taken one."""
+        others = (other for other in self.lanes if other is not lane and other.jobs)
+        totals = ((other, _sizes(*lane.jobs, *other.jobs)) for other in others)
+        return not self.pending and any(n.structures <= self.seats and o.holds(n, _GROWTH) for o, n in totals)
 
     def _leave(self, lane: _Lane, running: np.ndarray) -> None:
         """Everybody gets up: the finished go, and the last ones wait if there is no longer room for all."""
@@ -212,7 +236,7 @@ class _Engine:
             if not running[k]:
                 self.done.append(finish(job, self.options, float(self.potential.offset)))
         lane.jobs = [job for k, job in enumerate(lane.jobs) if running[k]]
-        while len(lane.jobs) > 1 and not lane.fits(lane.jobs):
+        while len(lane.jobs) > 1 and not lane.fits():
             self.pending.appendleft(lane.jobs.pop())
         lane.sent = None
 
@@ -220,19 +244,23 @@ class _Engine:
         """Seat waiting structures in the order of their arrival, as far as they fit, and start."""
         if not lane.jobs and self.pending:
             lane.jobs.append(self.pending.popleft())
-            share = [*itertools.islice(self.pending, len(self.pending) // self.strategy.lanes)]
-            wanted = min(self.budget, int(_GROWTH * sum(job.load for job in [*lane.jobs, *share])))
-            atoms = min(wanted // _ATOM_SHARE - 1, sum(len(job.atoms) for job in [*lane.jobs, *share]))
-            lane.capacity = capacity_for(wanted, atoms)
+            share = _sizes(*lane.jobs, *itertools.islice(self.pending, len(self.pending) // self.strategy.lanes))
+            wanted = min(self.budget, int(_GROWTH * share.edges))
+            lane.capacity = capacity_for(wanted, min(wanted // _ATOM_SHARE - 1, share.atoms))
         if not lane.jobs:
             return
-        if not lane.fits(lane.jobs, _GROWTH if len(lane.jobs) == 1 else 1.0):
+        if not lane.fits(_GROWTH if len(lane.jobs) == 1 else 1.0):
             (job,) = lane.jobs
             lane.capacity = capacity_for(int(_GROWTH * job.load) + 1, len(job.atoms))
-        for job in [*self.pending]:
-            if len(lane.jobs) < self.seats and lane.fits([*lane.jobs, job], _GROWTH):
+        seated, standing = _sizes(*lane.jobs), collections.deque()
+        for job in self.pending:
+            more = _sizes(job, more=seated)
+            if seated.structures < self.seats and lane.holds(more, _GROWTH):
                 lane.jobs.append(job)
-                self.pending.remove(job)
+                seated = more
+            else:
+                standing.append(job)
+        self.pending = standing
         slots = jax.device_put(join([job.slots for job in lane.jobs], lane.capacity), self.device)
         self._send(lane, slots, self._edges(lane))
 

@@ -71,13 +71,12 @@ def join(parts: Sequence[Slots], capacity: Sizes) -> Slots:
 def split(slots: Slots, counts: Sequence[int]) -> list[Slots]:
     """The single structures of :func:`join`; ``counts`` are their numbers of atoms."""
     ends = np.cumsum(counts)
-    slots = jax.tree.map(np.asarray, slots)
+    paths, tree = jax.tree_util.tree_flatten_with_path(jax.device_get(slots))
+    leaves = [(leaf, _is_atomic(path)) for path, leaf in paths]
 
     def part(k):
-        def rows(path, leaf):
-            return leaf[ends[k] - counts[k] : ends[k]] if _is_atomic(path) else leaf[k : k + 1]
-
-        return jax.tree_util.tree_map_with_path(rows, slots)
+        atoms, alone = slice(ends[k] - counts[k], ends[k]), slice(k, k + 1)
+        return tree.unflatten([leaf[atoms if atomic else alone] for leaf, atomic in leaves])
 
     return [part(k) for k in range(len(counts))]
 

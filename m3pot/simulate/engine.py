@@ -44,7 +44,7 @@ class Engine:
     @property
     def step(self) -> int:
         """Number of the last complete step."""
-        return int(self.state.step[0])
+        return int(np.asarray(self.state.step)[0])
 
     def rebuild(self) -> None:
         """New neighbour list for the present positions."""

@@ -85,27 +85,21 @@ def advance(
         return jnp.any(jax.vmap(check)(moved.positions, moved.cell, edges.positions, edges.cell))
 
     def proceed(carry):
-        state, codes, missing = carry
-        return (state.step[0] < stop) & jnp.all(codes == RUNNING) & ~missing
+        state, codes = carry
+        running = (state.step[0] < stop) & jnp.all(codes == RUNNING)
+        return running & ~outdated(start(state, conditions))
 
     def step(carry):
-        state, codes, _ = carry
-        moved = start(state, conditions)
-        missing = outdated(moved)
-
-        def complete():
-            new, count = evaluate(potential, species, moved, edges, cutoff, room)
-            new = finish(new, conditions)
-            codes = jnp.where(count > room, OVERFLOW, judge(new, conditions))
-            sound = jnp.all((codes == RUNNING) | (codes == UNCERTAIN))
-            return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state), codes
-
-        state, codes = jax.lax.cond(missing, lambda: (state, codes), complete)
-        return state, codes, missing
+        # The new positions once more: no branch in here, so that XLA takes what never changes out of the loop.
+        state, _ = carry
+        new, count = evaluate(potential, species, start(state, conditions), edges, cutoff, room)
+        new = finish(new, conditions)
+        codes = jnp.where(count > room, OVERFLOW, judge(new, conditions))
+        sound = jnp.all((codes == RUNNING) | (codes == UNCERTAIN))
+        return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, state), codes
 
     codes = jnp.zeros(state.step.shape, jnp.int32)
-    state, codes, _ = jax.lax.while_loop(proceed, step, (state, codes, jnp.zeros((), bool)))
-    return state, codes
+    return jax.lax.while_loop(proceed, step, (state, codes))
 
 
 def observe_all(state: State, conditions: Conditions) -> Any:

@@ -51,8 +51,8 @@ class Writer(Protocol):
 
 def frame_of(state: State, home: Home, timestep: float) -> Frame:
     """Copy a state from the device, positions where the user had put them."""
-    step = int(state.step[0])
     s = State(*map(np.asarray, state))
+    step = int(s.step[0])
     cell = np.where(s.cell == home.cell.astype(s.cell.dtype), home.cell, s.cell)
     positions = s.positions.astype(np.float64) + home.translations @ cell + home.origin
     volume = np.abs(np.linalg.det(cell))[:, None, None]

@@ -186,7 +186,7 @@ def _run(
     def report(step: int) -> None:
         nonlocal written
         if step % log_every == 0:
-            rows.append(jax.tree.map(np.asarray, loop.jit_observe(engine.state, engine.conditions)))
+            rows.append(jax.device_get(loop.jit_observe(engine.state, engine.conditions)))
             if "log" in outputs:
                 outputs["log"].write(rows[-1])
         if step % every == 0:

@@ -160,8 +160,8 @@ def _fit(potential, train, valid, config: TrainConfig, manager, folder: Path, re
             processes=jax.process_count(),
             capacity=capacity,
         )
-        for batch in prefetch(source):
-            state, metrics = step(state, *place(mesh, batch))
+        for batch in prefetch(place(mesh, batch) for batch in source):
+            state, metrics = step(state, *batch)
             pending.append(metrics)
             number += 1
             position = position._replace(batch=position.batch + 1)
@@ -271,8 +271,8 @@ def validate(
         value, errors = jax.device_get(result)
         total, sums = total + float(value), sums + np.array(errors, np.float64)
 
-    for batch in prefetch(source):
-        result = evaluate(params, *place(mesh, batch))  # the device works while the host adds up the one before
+    for batch in prefetch(place(mesh, batch) for batch in source):
+        result = evaluate(params, *batch)  # the device works while the host adds up the one before
         if running is not None:
             add(running)
         running = result

@@ -42,18 +42,52 @@ def make_optimizer(
     if kind == "adamw":
         inner = optax.adamw(schedule, weight_decay=weight_decay, mask=kernels)
     elif kind == "muon":
-        dimensions = jax.tree.map(lambda k: optax.contrib.MuonDimensionNumbers() if k else None, kernels)
-        inner = optax.contrib.muon(
-            schedule,
-            weight_decay=weight_decay,
-            weight_decay_mask=kernels,
-            adam_weight_decay=0.0,
-            muon_weight_dimension_numbers=dimensions,
-            consistent_rms=0.2,
+        inner = by_shape(
+            optax.contrib.muon(
+                schedule,
+                weight_decay=weight_decay,
+                adam_weight_decay=0.0,
+                muon_weight_dimension_numbers=lambda leaves: {
+                    key: _MATRICES if key.startswith("kernels") else None for key in leaves
+                },
+                consistent_rms=0.2,
+            ),
+            kernels,
         )
     else:
         raise ValueError(f"Expected optimizer adamw or muon, got {kind!r}; choose one of them.")
     return optax.chain(optax.clip_by_global_norm(clip), inner)
+
+
+_MATRICES = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+
+def by_shape(inner: optax.GradientTransformation, kernels: Any) -> optax.GradientTransformation:
+    """``inner`` on few leaves: all kernels (m, n) as one array "kernels m n" of shape (k, m, n), the rest one by one.
+
+    Muon then multiplies a few stacks instead of many small matrices, each of which costs a GPU the same time.
+    """
+    which, treedef = jax.tree.flatten(kernels)
+
+    def keys(leaves: list[Any]) -> list[str]:
+        shapes = ("kernels {} {}".format(*leaf.shape) if k else "" for leaf, k in zip(leaves, which, strict=True))
+        return [shape or f"other {number}" for number, shape in enumerate(shapes)]
+
+    def stack(tree: Any) -> dict[str, Any]:
+        leaves, alike = treedef.flatten_up_to(tree), {}
+        for key, leaf in zip(keys(leaves), leaves, strict=True):
+            alike.setdefault(key, []).append(leaf)
+        return {key: jnp.stack(group) if key.startswith("kernels") else group[0] for key, group in alike.items()}
+
+    def unstack(stacks: dict[str, Any], like: Any) -> Any:
+        parts = {key: iter(stack if key.startswith("kernels") else [stack]) for key, stack in stacks.items()}
+        return treedef.unflatten([next(parts[key]) for key in keys(treedef.flatten_up_to(like))])
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        new, state = inner.update(stack(updates), state, None if params is None else stack(params))
+        return unstack(new, updates), state
+
+    return optax.GradientTransformation(lambda params: inner.init(stack(params)), update)
 
 
 def init_state(potential: Potential, optimizer: optax.GradientTransformation) -> TrainState:
@@ -84,6 +118,8 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 def place(mesh: Mesh, batch: Any) -> Any:
     """Local numpy arrays with a leading device axis -> one global array split along it."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
+    if jax.process_count() == 1:  # all arrays in one call: a small model waits for the host else
+        return jax.device_put(batch, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 

@@ -73,7 +73,10 @@ def test_csv_and_json_files(m3pot, model, inputs):
     ("arguments", "sentence"),
     [
         (["broken.cif"], "m3pot: broken.cif: the file is empty.\n"),
-        (["nothing.cif"], "m3pot: nothing.cif does not exist; give structure files, globs or folders.\n"),
+        (
+            ["nothing.cif"],
+            "m3pot: nothing.cif does not exist; give structure files, globs, folders or names of data sets.\n",
+        ),
         (["good.extxyz", "-o", "out.doc"], "m3pot: Expected an output file ending in"),
         (["good.extxyz", "-m", "broken.cif"], "m3pot: broken.cif is not a readable .safetensors model"),
         (["good.extxyz", "-m", "unheard-of"], "m3pot: Expected a model name"),
