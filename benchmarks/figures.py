@@ -24,7 +24,7 @@ NAMES = {
     "alexandria-random-500": "Alexandria, DFT",
     "heo-valid": "oxides of five and more elements, DFT",
     "held-out-near-equilibrium": "held-out formulas near equilibrium, teacher",
-    "held-out-displaced-compressed": "held-out formulas, displaced and compressed, teacher",
+    "held-out-hot-compressed": "held-out formulas, hot or displaced and compressed, teacher",
     "chgnet.model.dynamics_CHGNetCalculator": "CHGNet",
     "md": "m3pot",
     "ase": "ASE, same potential",
@@ -243,13 +243,16 @@ def nve(document: Document) -> str:
 
 
 def nve_crystals(document: Document) -> str:
-    settings, found = document["settings"], document["summary"]
-    return (
-        f"{settings['crystals']} crystals, {number(settings['picoseconds'])} ps at constant energy, velocities of "
-        f"{number(settings['temperature'])} K at first: {found['status'].get('done', 0)} ran to the end, median drift "
-        f"{number(found['median_drift_meV_atom_ps'], 2)} meV/atom/ps, largest "
-        f"{number(found['largest_drift_meV_atom_ps'], 2)}, above 1 in {found['drift_above_1_meV_atom_ps']}."
-    )
+    keys = ("median_drift_meV_atom_ps", "largest_drift_meV_atom_ps")
+    rows = []
+    for name, model in document["models"].items():
+        found, counts = model["summary"], model["summary"]["status"]
+        sound = counts.get("done", 0) + counts.get("unfinished", 0)
+        about = [sum(counts.values()), number(model["settings"]["temperature"], 4), number(found["picoseconds"]), sound]
+        last = [found["drift_above_1_meV_atom_ps"], number(found["largest_deviation_meV_atom"], 2)]
+        rows.append([name_of(name), *about, *(number(found[key], 2) for key in keys), *last])
+    drifts = ["median drift, meV/atom/ps", "largest drift", "drift above 1", "largest deviation, meV/atom"]
+    return table(["model", "crystals", "K at first", "ps", "not exploded", *drifts], rows)
 
 
 def md_kill(document: Document) -> str:

@@ -43,9 +43,10 @@ def sample(
         typer.Option(
             "--kind",
             "-k",
-            help="pool (parents as they are), near (strained and displaced a little), rattle, strain, compress, hot, subst, decorate (elements at random), "
-            "ions (molecular ions and molecules put in), pair, md (from parents), element, binary, dimer, dense, "
-            "random (from nothing), rare, short (mixtures), or universal (the mixture of the shipped models). "
+            help="pool (parents as they are), near (strained and displaced a little), rattle, strain, compress, hot, "
+            "subst, decorate (elements at random), ions (molecular ions and molecules put in), pair, md (from "
+            "parents), element, binary, dimer, dense, random (from nothing), rare, short (mixtures), or universal (the "
+            "mixture of the shipped models). "
             "Several, also separated by commas, take turns.",
             show_default="universal",
         ),

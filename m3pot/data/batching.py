@@ -60,13 +60,13 @@ def plan(cache: EdgeCache, capacity: Sizes, *, seed: int, epoch: int, shuffle: b
     filling: list[list[int]] = [[] for _ in range(_OPEN)]
     room = [tuple(empty.tolist())] * _OPEN
     for k, (one, atoms, edges) in zip(order.tolist(), size[order].tolist(), strict=True):  # no numpy: many small steps
-        for first, (structures, free_atoms, free_edges) in enumerate(room):
-            if edges <= free_edges and atoms <= free_atoms and one <= structures:
-                break
-        else:
+        fits = (b for b, free in enumerate(room) if edges <= free[2] and atoms <= free[1] and one <= free[0])
+        first = next(fits, -1)
+        if first < 0:
             first = min(range(_OPEN), key=lambda b: room[b][2])  # the fullest makes way for a new one
             done.append(filling[first])
-            filling[first], (structures, free_atoms, free_edges) = [], empty.tolist()
+            filling[first], room[first] = [], tuple(empty.tolist())
+        structures, free_atoms, free_edges = room[first]
         filling[first].append(k)
         room[first] = structures - one, free_atoms - atoms, free_edges - edges
     return [np.array(batch, np.int64) for batch in done + filling if batch]

@@ -12,7 +12,7 @@ from m3pot.io.checkpoint import CheckpointError, load_potential, read_header, sa
 from m3pot.potential import Potential
 from m3pot.readout import PropertyModel
 
-SHIPPED = ("m3pot-s", "m3pot-m")  # the first that exists is the default
+SHIPPED = ("m3pot-m", "m3pot-s")  # the first that exists is the default
 _SUFFIX = ".safetensors"
 
 

@@ -47,9 +47,7 @@ def make_optimizer(
                 schedule,
                 weight_decay=weight_decay,
                 adam_weight_decay=0.0,
-                muon_weight_dimension_numbers=lambda leaves: {
-                    key: _MATRICES if key.startswith("kernels") else None for key in leaves
-                },
+                muon_weight_dimension_numbers=_dimensions,
                 consistent_rms=0.2,
             ),
             kernels,
@@ -60,6 +58,10 @@ def make_optimizer(
 
 
 _MATRICES = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+
+def _dimensions(stacks: Any) -> Any:
+    return {key: _MATRICES if key.startswith("kernels") else None for key in stacks}
 
 
 def by_shape(inner: optax.GradientTransformation, kernels: Any) -> optax.GradientTransformation:

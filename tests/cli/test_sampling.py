@@ -42,7 +42,7 @@ def test_excluded_formulas(m3pot, parents):
     ("arguments", "sentence"),
     [
         (["-k", "rattle"], "m3pot: The kinds rattle need parents"),
-        (["-k", "boil"], "m3pot: Expected --kind pool, rattle"),
+        (["-k", "boil"], "m3pot: Expected --kind pool, near, rattle"),
         (["-k", "dimer", "-o", "a.cif"], "m3pot: Expected an output file ending in .extxyz"),
         (
             ["parents.extxyz", "-k", "pool", "--max-atoms", "0"],

@@ -38,7 +38,7 @@ def test_the_first_shipped_model_is_the_default(stored, tmp_path, monkeypatch):
     monkeypatch.setattr(registry.resources, "files", lambda package: tmp_path)
     with pytest.raises(CheckpointError, match="no shipped model"):
         registry.load()
-    for name in ("m3pot-m", "m3pot-s"):
+    for name in reversed(registry.SHIPPED):
         (tmp_path / "weights").mkdir(exist_ok=True)
         shutil.copy(stored, tmp_path / "weights" / f"{name}.safetensors")
         assert registry.find().stem == name
