@@ -162,3 +162,13 @@ def test_replacing_is_all_or_nothing(folder):
 def test_atoms_without_cell():
     ase.io.write("a.xyz", Atoms("H2", positions=np.eye(3)[:2]))
     assert not files.read_one("a.xyz").pbc.any()
+
+
+def test_a_data_set_stands_for_its_files(folder, monkeypatch):
+    ase.io.write("crystals.extxyz", FRAMES)
+    monkeypatch.setattr("m3pot.data.manifest.available", lambda: {"mine": None})
+    monkeypatch.setattr("m3pot.data.manifest.find_set", lambda name: name)
+    monkeypatch.setattr("m3pot.data.manifest.locate", lambda found: [folder / "crystals.extxyz"])
+    assert [formula for _, formula in formulas("mine")] == ["Cu", "Si2", "ClNa"]
+    with pytest.raises(FileNotFoundError, match="names of data sets"):
+        files.find(["yours"])

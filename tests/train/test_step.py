@@ -146,3 +146,25 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_kernels_of_one_shape_are_orthogonalised_as_if_alone():
+    rng = np.random.default_rng(0)
+    shapes = {"a": (4, 3), "b": (3, 3), "c": (4, 3), "table": (5, 3)}
+    params = {
+        name: {"kernel" if name != "table" else "rows": rng.normal(size=s).astype(np.float32)}
+        for name, s in shapes.items()
+    }
+    gradient = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+
+    def update(params, gradient):
+        optimizer = make_optimizer(optax.constant_schedule(0.1), params, kind="muon", weight_decay=0.1, clip=1e3)
+        return optimizer.update(gradient, optimizer.init(params), params)[0]
+
+    together = update(params, gradient)
+    for name in params:
+        alone = update({name: params[name]}, {name: gradient[name]})
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), together[name], alone[name])
+    (moved,) = together["a"].values()
+    singular = np.linalg.svd(moved + 0.1 * 0.1 * params["a"]["kernel"], compute_uv=False)
+    assert singular.max() < 2 * singular.min()
