@@ -1,5 +1,6 @@
 """A structure without labels, and what sampling asks about one: similar elements, the closest pair of atoms."""
 
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -44,6 +45,17 @@ def similar(number: int) -> list[int]:
 def is_binary_oxide(numbers: np.ndarray) -> bool:
     """Oxygen with one other element: the compounds of the ACWF benchmark."""
     return 8 in numbers and len(np.unique(numbers)) == 2
+
+
+def is_cubic(crystal: Crystal) -> bool:
+    """Whether the space group, as spglib finds it to within 0.05 A, is one of 195 to 230."""
+    import spglib
+
+    fractions = np.linalg.solve(crystal.cell.T, crystal.positions.T).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # spglib 2 announces its future way of failing
+        data = spglib.get_symmetry_dataset((crystal.cell, fractions, crystal.numbers), symprec=0.05)
+    return data is not None and data.number >= 195
 
 
 def closest(crystal: Crystal) -> float:

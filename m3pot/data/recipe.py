@@ -48,6 +48,11 @@ class Source:
         return np.array([k for k in self._within(self.max_changed) if self.formulas[k] not in self.excluded], int)
 
     @functools.cached_property
+    def binaries(self) -> np.ndarray:
+        """Parents for changes that have two elements."""
+        return np.array([k for k in self.changed if len(np.unique(self.crystals[k].numbers)) == 2], int)
+
+    @functools.cached_property
     def order(self) -> np.ndarray:
         """The usable parents shuffled, small ones first on average."""
         sizes = np.array([len(self.crystals[k].numbers) for k in self.usable], float)
@@ -136,6 +141,10 @@ def _decorate(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Cr
     return -1, sample.decorate(_choose(source, source.changed, rng)[1], rng)
 
 
+def _compound(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
+    return -1, sample.compound(_choose(source, source.binaries, rng)[1], rng)
+
+
 def _ions(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
     """Molecular ions where an element of like charge was; in a third, and where there is none, molecules in holes."""
     _, crystal = _choose(source, source.changed, rng)
@@ -205,6 +214,7 @@ KINDS: Mapping[str, Maker] = {
     "compress": _compress,
     "subst": _substitute,
     "decorate": _decorate,
+    "compound": _compound,
     "ions": _ions,
     "hot": _hot,
     "rare": _rare,
@@ -232,7 +242,7 @@ def place(n: int, cycle: Sequence[str]) -> tuple[str, int]:
 
 
 def draw(source: Source, cycle: Sequence[str], n: int, kinds: Mapping[str, Maker] = KINDS) -> Drawn:
-    """Item n. New compositions are never binary oxides, no formula is in ``source.excluded``; dimers are exempt.
+    """Item n. New compositions are never binary oxides, but for those of "compound", no formula is in ``source.excluded``; dimers are exempt.
 
     Args:
         source: parents and settings.
@@ -250,7 +260,7 @@ def draw(source: Source, cycle: Sequence[str], n: int, kinds: Mapping[str, Maker
     if not _is_dimer(crystal):
         if composition in source.excluded:
             return Drawn(kind, group, None, "excluded formula")
-        if is_binary_oxide(crystal.numbers) and (parent < 0 or composition != source.formulas[parent]):
+        if kind != "compound" and is_binary_oxide(crystal.numbers) and (parent < 0 or composition != source.formulas[parent]):
             return Drawn(kind, group, None, "binary oxide")
     return Drawn(kind, group, crystal)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 
-from m3pot.data.crystal import ELEMENTS, NOBLE, Crystal, Rejected, closest, similar
+from m3pot.data.crystal import ELEMENTS, NOBLE, Crystal, Rejected, closest, is_cubic, similar
 from m3pot.units import BOLTZMANN
 
 Range = tuple[float, float]
@@ -138,6 +138,30 @@ def decorate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     numbers = new[np.searchsorted(old, crystal.numbers)]
     ratio = (covalent_radii[numbers] ** 3).sum() / (covalent_radii[crystal.numbers] ** 3).sum()
     return _deform(crystal._replace(numbers=numbers), np.eye(3) * (ratio * rng.uniform(0.85, 1.15)) ** (1 / 3))
+
+
+_ANIONS = np.array([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53])
+
+
+def compound(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+    """A crystal of two elements made anew: one of 15 anions (oxygen half of the time) and any other element.
+
+    Lengths are scaled by the covalent radii. Raises Rejected for more than 12 atoms or other than two elements, and for
+    oxides with a cubic space group: these are what the ACWF benchmark holds.
+    """
+    old = np.unique(crystal.numbers)
+    if len(old) != 2 or len(crystal.numbers) > 12:
+        raise Rejected("not a small binary crystal")
+    volume_per_atom(crystal)
+    anion = 8 if rng.random() < 0.5 else int(rng.choice(_ANIONS))
+    weights = np.where(np.isin(ELEMENTS, NOBLE), 0.3, 1.0) * (ELEMENTS != anion)
+    other = int(rng.choice(ELEMENTS, p=weights / weights.sum()))
+    new = np.array([anion, other])[:: 1 if np.isin(old[0], _ANIONS) and rng.random() < 0.9 else -1]
+    numbers = new[np.searchsorted(old, crystal.numbers)]
+    if 8 in new and is_cubic(crystal._replace(numbers=numbers)):
+        raise Rejected("cubic oxide")
+    ratio = (covalent_radii[numbers] ** 3).sum() / (covalent_radii[crystal.numbers] ** 3).sum()
+    return _deform(crystal._replace(numbers=numbers), np.eye(3) * ratio ** (1 / 3))
 
 
 def push_pair(crystal: Crystal, rng: np.random.Generator) -> Crystal:

@@ -130,6 +130,26 @@ def test_decorated_crystals_have_new_elements_at_the_same_packing():
         sample.decorate(slab, rng())
 
 
+def test_compounds_have_an_anion_and_oxides_are_not_cubic():
+    """Cubic oxides are the ACWF benchmark."""
+    wurtzite = from_atoms(bulk("ZnS", "wurtzite", a=3.8, c=6.2))
+    made = [sample.compound(wurtzite, rng(seed)) for seed in range(30)]
+    assert all(len(np.unique(new.numbers)) == 2 and len(new.numbers) == 4 for new in made)
+    oxides = [new for new in made if 8 in new.numbers]
+    assert 8 < len(oxides) < 22
+    spheres = [(covalent_radii[new.numbers] ** 3).mean() / sample.volume_per_atom(new) for new in made]
+    np.testing.assert_allclose(spheres, spheres[0])
+    for seed in range(30):
+        try:
+            new = sample.compound(ROCKSALT, rng(seed))
+        except Rejected as reason:
+            assert str(reason) == "cubic oxide"
+        else:
+            assert 8 not in new.numbers
+    with pytest.raises(Rejected, match="binary"):
+        sample.compound(CRYSTALS[2], rng())
+
+
 def test_ions_take_the_sites_of_one_element_and_touch_nothing():
     made = set()
     for seed in range(16):
