@@ -25,6 +25,7 @@ NAMES = {
     "heo-valid": "oxides of five and more elements, DFT",
     "held-out-near-equilibrium": "held-out formulas near equilibrium, teacher",
     "held-out-hot-compressed": "held-out formulas, hot or displaced and compressed, teacher",
+    "held-out-compounds": "held-out formulas, elements and binary compounds, 84 to 120 % of their volume, teacher",
     "chgnet.model.dynamics_CHGNetCalculator": "CHGNet",
     "md": "m3pot",
     "ase": "ASE, same potential",

@@ -21,7 +21,7 @@ Models = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Name, .safetensors, or module:factory of an ASE calculator; repeatable.",
+        help="Name, .safetensors, .nqx, or module:factory of an ASE calculator; repeatable.",
         show_default="shipped",
     ),
 ]

@@ -99,7 +99,7 @@ def _sentence(error: Any) -> str:
         return f"this command needs the package {error.name}, which is not installed: pip install {error.name}."
     if "nable to initialize backend" in text or "nknown backend" in text:
         return f"the device is not available ({text}); choose `--device cpu` or install m3pot[cuda]."
-    if isinstance(error, ValueError | OSError) and text:
+    if isinstance(error, ValueError | OSError | ImportError) and text:  # an ImportError without name is ours
         return text
     return f"unexpected {type(error).__name__}: {text}; repeat with --debug for the traceback and report it."
 

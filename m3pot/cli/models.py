@@ -31,7 +31,9 @@ def list_models(json: Json = False, debug: Debug = False) -> None:
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="Name or .safetensors file.", show_default="shipped")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Name, .safetensors or .nqx file.", show_default="shipped")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -48,7 +48,9 @@ Files = Annotated[
 File = Annotated[str, typer.Argument(metavar="FILE", help="Structure file of any format; the last frame is taken.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Name from `m3pot models list` or a .safetensors file.", show_default="shipped"),
+    typer.Option(
+        "--model", "-m", help="Name from `m3pot models list`, .safetensors, or nequix's .nqx.", show_default="shipped"
+    ),
 ]
 Dtype = Annotated[Literal["float32", "float64"], typer.Option("--dtype", help="Floating-point precision.")]
 Device = Annotated[

@@ -10,7 +10,10 @@ from m3pot.cli.options import print_json, print_table, say
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="Name, .safetensors, or module:factory of an ASE calculator.", show_default="shipped"
+        "--model",
+        "-m",
+        help="Name, .safetensors, .nqx, or module:factory of an ASE calculator.",
+        show_default="shipped",
     ),
 ]
 Dtype = Annotated[Literal["float32", "float64"], typer.Option("--dtype", help="Floating-point precision.")]

@@ -44,9 +44,9 @@ def sample(
             "--kind",
             "-k",
             help="pool (parents as they are), near (strained and displaced a little), rattle, strain, compress, hot, "
-            "subst, decorate (elements at random), ions (molecular ions and molecules put in), pair, md (from "
-            "parents), element, binary, dimer, dense, random (from nothing), rare, short (mixtures), or universal (the "
-            "mixture of the shipped models). "
+            "subst, decorate (elements at random), compound (small binary parents with other elements), ions "
+            "(molecular ions and molecules put in), pair, md (from parents), element, binary, dimer, dense, random "
+            "(from nothing), rare, short (mixtures), or universal (the mixture of the shipped models). "
             "Several, also separated by commas, take turns.",
             show_default="universal",
         ),
@@ -89,7 +89,7 @@ def sample(
     """Structures to be labelled: changed crystals, molecular dynamics, and structures made from nothing.
 
     Every frame says its kind and its group, the parent crystal, by which a data set is to be split.
-    New compositions are never binary oxides, on which the ACWF benchmark is made.
+    New compositions are never cubic binary oxides, on which the ACWF benchmark is made.
 
     \b
     Examples:
@@ -164,6 +164,12 @@ def label(
         ),
     ] = "{}",
     processes: Annotated[int, typer.Option("--processes", min=1, help="Calculators at work at the same time.")] = 1,
+    max_edges: Annotated[
+        int | None,
+        typer.Option(
+            "--max-edges", min=1, help="Of --model: neighbours in a batch, for memory.", show_default="by device"
+        ),
+    ] = None,
     max_force: Annotated[
         float, typer.Option("--max-force", help="Drop frames with a larger force, eV/A.", show_default="no limit")
     ] = float("inf"),
@@ -187,7 +193,7 @@ def label(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Label structures by any ASE calculator (DFT, a teacher) or, in batches, by a model of this package.
+    """Label structures by any ASE calculator (DFT, a teacher) or, in batches, by a model of this package or nequix.
 
     A frame that fails is recorded in failures.csv of the folder and stops nothing (exit code 1). After a crash or
     Ctrl-C the same command with --resume goes on. `m3pot train` reads the folder.
@@ -196,9 +202,8 @@ def label(
     Examples:
       m3pot label frames.extxyz -o labels/ --calculator ase.calculators.emt:EMT
       m3pot label frames.extxyz -o labels/ --calculator m3pot.data.calculators:gpaw
-      m3pot label frames.extxyz -o labels/ -c nequix.calculator:NequixCalculator \\
-          --calculator-args '{"model_path": "nequix-oam-1.nqx", "use_kernel": false}' --max-force 50
       m3pot label frames.extxyz -o labels/ --model m3pot-m --resume
+      m3pot label frames.extxyz -o labels/ --model nequix-oam-1.nqx --max-force 50     # in batches too
     """
     import contextlib
 
@@ -220,7 +225,7 @@ def label(
             job |= {"calculator": calculator, "arguments": calculator_args}
             evaluate = stack.enter_context(Calculators(calculator, calculator_args, processes))
         else:
-            evaluate, identity = _model(model, dtype)
+            evaluate, identity = _model(model, dtype, max_edges)
             job |= {"model": identity, "dtype": dtype}
         advance = stack.enter_context(bar)
         outcome = labels.label(items, evaluate, output, job=job, chunk=chunk, advance=advance, **options)
@@ -277,7 +282,7 @@ def _formulas(files: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _model(model: str | None, dtype: str) -> "tuple[Evaluate, str]":
+def _model(model: str | None, dtype: str, max_edges: int | None) -> "tuple[Evaluate, str]":
     """Batched evaluation by a model of this package, and what tells this model from others."""
     import functools
 
@@ -285,7 +290,7 @@ def _model(model: str | None, dtype: str) -> "tuple[Evaluate, str]":
     from m3pot.io.registry import load
 
     identity = _sha256(Path(model)) if model and Path(model).is_file() else str(model or "default")
-    return functools.partial(predict, potential=load(model), dtype=dtype, errors="keep"), identity
+    return functools.partial(predict, potential=load(model), dtype=dtype, max_edges=max_edges, errors="keep"), identity
 
 
 def _sha256(path: Path) -> str:

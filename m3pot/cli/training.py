@@ -196,7 +196,7 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            help="Name, .safetensors, or module:factory of an ASE calculator; repeatable.",
+            help="Name, .safetensors, .nqx, or module:factory of an ASE calculator; repeatable.",
             show_default="shipped",
         ),
     ] = None,

@@ -242,7 +242,9 @@ def place(n: int, cycle: Sequence[str]) -> tuple[str, int]:
 
 
 def draw(source: Source, cycle: Sequence[str], n: int, kinds: Mapping[str, Maker] = KINDS) -> Drawn:
-    """Item n. New compositions are never binary oxides, but for those of "compound", no formula is in ``source.excluded``; dimers are exempt.
+    """Item n. No formula is in ``source.excluded``, and but for those of "compound" no new one is a binary oxide.
+
+    Dimers are exempt.
 
     Args:
         source: parents and settings.
@@ -260,7 +262,8 @@ def draw(source: Source, cycle: Sequence[str], n: int, kinds: Mapping[str, Maker
     if not _is_dimer(crystal):
         if composition in source.excluded:
             return Drawn(kind, group, None, "excluded formula")
-        if kind != "compound" and is_binary_oxide(crystal.numbers) and (parent < 0 or composition != source.formulas[parent]):
+        new = kind != "compound" and (parent < 0 or composition != source.formulas[parent])
+        if new and is_binary_oxide(crystal.numbers):
             return Drawn(kind, group, None, "binary oxide")
     return Drawn(kind, group, crystal)
 

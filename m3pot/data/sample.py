@@ -154,7 +154,7 @@ def compound(crystal: Crystal, rng: np.random.Generator) -> Crystal:
         raise Rejected("not a small binary crystal")
     volume_per_atom(crystal)
     anion = 8 if rng.random() < 0.5 else int(rng.choice(_ANIONS))
-    weights = np.where(np.isin(ELEMENTS, NOBLE), 0.3, 1.0) * (ELEMENTS != anion)
+    weights = np.where(np.isin(ELEMENTS, NOBLE), 0.3, 1.0) * (anion != ELEMENTS)
     other = int(rng.choice(ELEMENTS, p=weights / weights.sum()))
     new = np.array([anion, other])[:: 1 if np.isin(old[0], _ANIONS) and rng.random() < 0.9 else -1]
     numbers = new[np.searchsorted(old, crystal.numbers)]

@@ -97,6 +97,10 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _write(path: str | os.PathLike, stored: Potential | PropertyModel, arrays: dict, extra: dict) -> None:
     model = stored.model
+    if not isinstance(model, nn.Module):  # see m3pot.io.nequix
+        raise CheckpointError(
+            f"{path}: a model of {type(model).__name__} cannot be written as .safetensors; keep its file."
+        )
     fields = {k: getattr(model, k) for k in model.__dataclass_fields__ if k not in ("parent", "name")}
     header = {"format": FORMAT, "model": {type(model).__name__: fields}, "card": stored.card, **extra}
     arrays = arrays | {f"params/{k}": v for k, v in flatten_dict(stored.params, sep="/").items()}

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from m3pot.io.catalogue import Published, published
 from m3pot.io.checkpoint import CheckpointError, load_potential, read_header, save_potential, save_property_model
+from m3pot.io.nequix import SUFFIX as NEQUIX
+from m3pot.io.nequix import describe_nequix, load_nequix
 from m3pot.potential import Potential
 from m3pot.readout import PropertyModel
 
@@ -37,9 +39,11 @@ def home() -> Path:
 def load(name: str | os.PathLike | None = None) -> Potential:
     """A potential: the shipped default (None), a name of :func:`available`, or the path of a ``.safetensors`` file.
 
+    A ``.nqx`` file of the package nequix is a potential too, where that package is installed.
     Raises CheckpointError if there is no such model, or if it is not a potential.
     """
-    return load_potential(find(name))
+    path = find(name)
+    return load_nequix(path) if path.suffix == NEQUIX else load_potential(path)
 
 
 def find(name: str | os.PathLike | None = None) -> Path:
@@ -83,6 +87,8 @@ def info(name: str | os.PathLike | None = None) -> dict[str, Any]:
     from safetensors import safe_open
 
     path = find(name)
+    if path.suffix == NEQUIX:
+        return {"path": str(path), "bytes": path.stat().st_size, **describe_nequix(load_nequix(path))}
     header = read_header(path)
     with safe_open(path, "np") as file:
         names = [key for key in file.keys() if key.startswith("params/")]  # noqa: SIM118 (no iterator)

@@ -55,6 +55,11 @@ def prepare(config: TrainConfig, *, resume: bool = False, say: Say = lambda text
     """
     data, folder = config.data, Path(config.output)
     source = None if config.model.start is None else load(config.model.start)
+    if source is not None and type(source.model).__name__ not in MODELS:
+        raise ConfigError(
+            f"model.start: {config.model.start} can be trained by its own package only; start from another model and "
+            "learn from the labels of this one (`m3pot label`)."
+        )
     if config.replay and source is None:
         raise ConfigError("replay needs model.start: a model that starts from random parameters has nothing to forget.")
     elements = None if source is None else source.elements

@@ -71,6 +71,8 @@ def _convert_zip(path: Path) -> Potential | PropertyModel:
 def _guess(path: Path, start: bytes) -> str:
     if path.suffix == ".safetensors":
         return f"is a .safetensors file: if its format is {FORMAT} it needs no import, otherwise none is possible"
+    if path.suffix == ".nqx":
+        return "is a model of nequix, which needs no import: give it as --model"
     if start[:1] == b"\x80":
         return "is an old PyTorch file or a bare pickle, which could run code; save it again with PyTorch >= 1.6"
     if start.startswith(b"\x89HDF"):
