@@ -11,7 +11,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from m3pot.execution import numerics
 from m3pot.graph import Graph, as_dtype, edge_vectors
-from m3pot.models.zbl import COULOMB, zbl_energies
+from m3pot.models.zbl import BLIND, COULOMB, SIGHT, widened, zbl_energies
 from m3pot.potential import atomic_energies
 from tests.helpers import QUICK, graph_of, random_potential, structures
 from tests.laws import oracle
@@ -98,13 +98,59 @@ def test_coincident_atoms_and_padding_stay_finite(dtype):
     assert not slope.any()
 
 
+def hydrogen(*positions: float) -> Graph:
+    return as_dtype(graph_of(Atoms(f"H{len(positions)}", [[0, 0, z] for z in positions])), "float64")
+
+
 def test_potential_adds_it():
     """With the switch on, close atoms repel each other; beyond the covalent radii nothing changes."""
     off = random_potential("tensorflow", units=2, blocks=1)
     on = dataclasses.replace(off, zbl=True)
-    graph = as_dtype(graph_of(Atoms("H3", [[0, 0, 0], [0, 0, 0.3], [0, 0, 2]])), "float64")
+    graph = hydrogen(0, 0.45, 2)
     energies = jax.jit(atomic_energies, compiler_options=QUICK)
     change = energies(on, graph, edge_vectors(graph)) - energies(off, graph, edge_vectors(graph))
-    half = curve("H", "H", 0.3 / reach("H", "H"))[0][0] / 2
-    assert half > 4
+    half = curve("H", "H", 0.45 / reach("H", "H"))[0][0] / 2
+    assert half > 0.1
     np.testing.assert_allclose(change, [half, half, 0], rtol=0, atol=1e-10)
+
+
+def test_the_network_sees_no_shorter_distance_than_it_was_trained_on():
+    """Closer atoms are to it as far apart as 0.60 of the covalent radii, in the same direction."""
+    off = random_potential("tensorflow", units=2, blocks=1)
+    on = dataclasses.replace(off, zbl=True)
+    energies = jax.jit(atomic_energies, compiler_options=QUICK)
+    frozen = hydrogen(0, 0.60 * reach("H", "H"), 2)
+    for t in (0.2, 0.4, 0.57):
+        graph = hydrogen(0, t * reach("H", "H"), 2)
+        vectors = edge_vectors(graph)
+        short = np.linalg.norm(vectors, axis=1) < 0.57 * reach("H", "H") + 1e-9
+        assert short.sum() == 2
+        far_as_frozen = jnp.where(short[:, None], edge_vectors(frozen), vectors)
+        half = curve("H", "H", t)[0][0] / 2
+        expected = energies(off, graph, far_as_frozen) + half * np.array([1, 1, 0])
+        np.testing.assert_allclose(energies(on, graph, vectors), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_seen_lengths_are_smooth(first, second):
+    ends = np.array([0, 1])
+    species = np.array([atomic_numbers[first], atomic_numbers[second]])
+    graph = Graph(species, np.zeros((2, 3)), np.zeros((1, 3, 3)), np.zeros(2, int), ends, ends[::-1], np.zeros((2, 3)))
+
+    def seen(t):
+        vectors = t * reach(first, second) * jnp.array([[0.6, 0, 0.8], [-0.6, 0, -0.8]])
+        new = widened(graph, vectors)
+        return jnp.vdot(new[0], vectors[0]) / (t * reach(first, second) ** 2)  # negative if it had turned around
+
+    jets = [seen, jax.grad(seen), jax.grad(jax.grad(seen)), jax.grad(jax.grad(jax.grad(seen)))]
+    value, slope, second_, third = (lambda t, f=f: np.asarray(jax.jit(jax.vmap(f))(jnp.asarray(t))) for f in jets)
+    np.testing.assert_allclose(value([0.05, 0.3, BLIND, SIGHT, 0.9]), [0.6, 0.6, 0.6, SIGHT, 0.9], rtol=1e-12)
+    grid = np.linspace(0.02, 1.0, 99)
+    assert (slope(grid) > -1e-12).all()
+    assert (slope(grid) < 1 + 1e-12).all()
+    edge = 1e-6
+    for t, limit in ((BLIND, 0.0), (SIGHT, 1.0)):
+        np.testing.assert_allclose(slope([t - edge, t + edge]), limit, atol=1e-9)
+        np.testing.assert_allclose(second_([t - edge, t + edge]), 0, atol=1e-4)
+        np.testing.assert_allclose(third([t - edge, t + edge]), 0, atol=30)  # slope 10^7 of it; middle: 10^3
+    assert abs(third([(BLIND + SIGHT) / 2 - 0.012])[0]) > 100
