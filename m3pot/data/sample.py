@@ -135,9 +135,7 @@ def decorate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
         raise Rejected("mostly vacuum")
     weights = np.where(np.isin(ELEMENTS, NOBLE), 0.0, np.where(ELEMENTS < 10, 0.5, 1.0))
     new = rng.choice(ELEMENTS, len(old), replace=False, p=weights / weights.sum())
-    numbers = new[np.searchsorted(old, crystal.numbers)]
-    ratio = (covalent_radii[numbers] ** 3).sum() / (covalent_radii[crystal.numbers] ** 3).sum()
-    return _deform(crystal._replace(numbers=numbers), np.eye(3) * (ratio * rng.uniform(0.85, 1.15)) ** (1 / 3))
+    return _occupy(crystal, new[np.searchsorted(old, crystal.numbers)], rng.uniform(0.85, 1.15))
 
 
 _ANIONS = np.array([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53])
@@ -160,8 +158,7 @@ def compound(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     numbers = new[np.searchsorted(old, crystal.numbers)]
     if 8 in new and is_cubic(crystal._replace(numbers=numbers)):
         raise Rejected("cubic oxide")
-    ratio = (covalent_radii[numbers] ** 3).sum() / (covalent_radii[crystal.numbers] ** 3).sum()
-    return _deform(crystal._replace(numbers=numbers), np.eye(3) * ratio ** (1 / 3))
+    return _occupy(crystal, numbers)
 
 
 def push_pair(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -198,3 +195,9 @@ def push_pair(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 def _deform(crystal: Crystal, deformation: np.ndarray) -> Crystal:
     return crystal._replace(positions=crystal.positions @ deformation, cell=crystal.cell @ deformation)
+
+
+def _occupy(crystal: Crystal, numbers: np.ndarray, stretch: float = 1.0) -> Crystal:
+    """Other elements on the same sites, at ``stretch`` times the volume that the covalent radii suggest."""
+    ratio = (covalent_radii[numbers] ** 3).sum() / (covalent_radii[crystal.numbers] ** 3).sum()
+    return _deform(crystal._replace(numbers=numbers), np.eye(3) * (ratio * stretch) ** (1 / 3))

@@ -23,9 +23,7 @@ def widened(graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, "e 3"]:
     from 1 to 0 between 0.63 and 0.57, as x^3 (10 - 15 x + 6 x^2), so that the energy keeps three derivatives. What a
     network says of atoms closer than it has ever seen is noise, of hundreds of eV/A; there the repulsion alone decides.
     """
-    radii = jnp.asarray(covalent_radii[:95], vectors.dtype)[jnp.asarray(graph.species)]
-    reach = radii[graph.receivers] + radii[graph.senders]
-    r = safe.norm(vectors)
+    r, reach = _lengths(graph, vectors)
     close = real_edges(graph) & (r < SIGHT * reach) & (r > 0)
     r = jnp.where(close, r, SIGHT * reach)
     x = jnp.maximum((r / reach - BLIND) / (SIGHT - BLIND), 0)
@@ -42,12 +40,10 @@ def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, " n
     """
     dtype = vectors.dtype
     species = jnp.asarray(graph.species)
-    radii = jnp.asarray(covalent_radii[:95], dtype)[species]
     powers = jnp.asarray(np.arange(95) ** 0.23, dtype)[species]
     charge = species.astype(dtype)
     i, j = graph.receivers, graph.senders
-    reach = radii[i] + radii[j]
-    r = safe.norm(vectors)
+    r, reach = _lengths(graph, vectors)
     close = real_edges(graph) & (r < reach) & (r > 0)
     r = jnp.where(close, r, reach)
     x = r * (powers[i] + powers[j]) / (0.8854 * _BOHR)
@@ -56,3 +52,9 @@ def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, " n
     envelope = (1 - t) * (1 - t) * (1 - t) * (1 + t * (3 + 6 * t))
     pair = 0.5 * COULOMB * charge[i] * charge[j] / r * screening * envelope
     return sum_receivers(jnp.where(close, pair, 0), graph)
+
+
+def _lengths(graph: Graph, vectors: Float[Array, "e 3"]) -> tuple[Float[Array, " e"], Float[Array, " e"]]:
+    """Length of each edge, and the sum of the covalent radii of its ends, A."""
+    radii = jnp.asarray(covalent_radii[:95], vectors.dtype)[jnp.asarray(graph.species)]
+    return safe.norm(vectors), radii[graph.receivers] + radii[graph.senders]

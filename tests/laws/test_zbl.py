@@ -19,11 +19,16 @@ from tests.laws import oracle
 PAIRS = [("H", "H"), ("Li", "O"), ("Fe", "Fe"), ("Cs", "F"), ("U", "Pu")]
 
 
-def dimer_energy(species, r):
-    """Energy of a dimer as a function of its length."""
+def dimer(species, r):
+    """Graph and edge vectors of a dimer of this length."""
     ends = np.array([0, 1])
     graph = Graph(species, np.zeros((2, 3)), np.zeros((1, 3, 3)), np.zeros(2, int), ends, ends[::-1], np.zeros((2, 3)))
-    return zbl_energies(graph, r * jnp.array([[0.6, 0, 0.8], [-0.6, 0, -0.8]])).sum()
+    return graph, r * jnp.array([[0.6, 0, 0.8], [-0.6, 0, -0.8]])
+
+
+def dimer_energy(species, r):
+    """Energy of a dimer as a function of its length."""
+    return zbl_energies(*dimer(species, r)).sum()
 
 
 def derivatives(species, r):
@@ -133,12 +138,10 @@ def test_the_network_sees_no_shorter_distance_than_it_was_trained_on():
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_seen_lengths_are_smooth(first, second):
-    ends = np.array([0, 1])
     species = np.array([atomic_numbers[first], atomic_numbers[second]])
-    graph = Graph(species, np.zeros((2, 3)), np.zeros((1, 3, 3)), np.zeros(2, int), ends, ends[::-1], np.zeros((2, 3)))
 
     def seen(t):
-        vectors = t * reach(first, second) * jnp.array([[0.6, 0, 0.8], [-0.6, 0, -0.8]])
+        graph, vectors = dimer(species, t * reach(first, second))
         new = widened(graph, vectors)
         return jnp.vdot(new[0], vectors[0]) / (t * reach(first, second) ** 2)  # negative if it had turned around
 

@@ -132,22 +132,6 @@ def run_with_devices(module: str, count: int) -> str:
     return done.stdout.strip()
 
 
-def main() -> None:
-    """In a process with two devices."""
-    assert len(jax.devices()) == 2
-    _, two, _ = stepper(pair())([np.arange(4), np.arange(4, 8)])
-    before, one, _ = stepper(pair(), mesh=Mesh(np.array(jax.devices()[:1]), ("data",)))([np.arange(8)])
-    for name, start in named(before.params).items():
-        a, b = named(two.params)[name] - start, named(one.params)[name] - start
-        assert np.abs(a).max() > 0
-        assert np.abs(a - b).max() < 2e-5 * np.abs(b).max(), name
-    print("same")
-
-
-if __name__ == "__main__":
-    main()
-
-
 def test_kernels_of_one_shape_are_orthogonalised_as_if_alone():
     rng = np.random.default_rng(0)
     shapes = {"a": (4, 3), "b": (3, 3), "c": (4, 3), "table": (5, 3)}
@@ -168,3 +152,19 @@ def test_kernels_of_one_shape_are_orthogonalised_as_if_alone():
     (moved,) = together["a"].values()
     singular = np.linalg.svd(moved + 0.1 * 0.1 * params["a"]["kernel"], compute_uv=False)
     assert singular.max() < 2 * singular.min()
+
+
+def main() -> None:
+    """In a process with two devices."""
+    assert len(jax.devices()) == 2
+    _, two, _ = stepper(pair())([np.arange(4), np.arange(4, 8)])
+    before, one, _ = stepper(pair(), mesh=Mesh(np.array(jax.devices()[:1]), ("data",)))([np.arange(8)])
+    for name, start in named(before.params).items():
+        a, b = named(two.params)[name] - start, named(one.params)[name] - start
+        assert np.abs(a).max() > 0
+        assert np.abs(a - b).max() < 2e-5 * np.abs(b).max(), name
+    print("same")
+
+
+if __name__ == "__main__":
+    main()
