@@ -13,8 +13,10 @@ def strain_projector(
     pbc: np.ndarray,
     mask: Sequence[bool] | None = None,
     rotations: np.ndarray | None = None,
+    *,
+    turning: bool = False,
 ) -> np.ndarray:
-    """Orthogonal projector (9, 9) onto the allowed symmetric strains, rows of 3x3 matrices joined.
+    """Orthogonal projector (9, 9) onto the allowed strains, rows of 3x3 matrices joined.
 
     Args:
         mode: "free"; "fixed" no strain; "isotropic" all lengths by one factor; "shape" at constant volume;
@@ -23,6 +25,7 @@ def strain_projector(
         pbc: (3,) bool.
         mask: xx, yy, zz, yz, xz, xy of the strain that may change (ASE's order and meaning).
         rotations: (g, 3, 3) point group of the crystal that the strain must keep, row vectors.
+        turning: allow asymmetric matrices as well; a uniform strain is symmetric in any case.
     """
     if mode not in MODES:
         raise ValueError(f"Expected cell to be one of {', '.join(MODES)}, got {mode!r}; choose one of them.")
@@ -40,7 +43,9 @@ def strain_projector(
         uniform = (plane * allowed).reshape(9)
         return np.outer(uniform, uniform) / max(uniform @ uniform, 1e-300)
     swap = np.arange(9).reshape(3, 3).T.reshape(9)
-    projectors = [(np.eye(9) + np.eye(9)[swap]) / 2, np.kron(plane, plane), np.diag(allowed.reshape(9).astype(float))]
+    projectors = [np.kron(plane, plane), np.diag(allowed.reshape(9).astype(float))]
+    if not turning:
+        projectors.append((np.eye(9) + np.eye(9)[swap]) / 2)
     if mode == "shape":
         trace = np.eye(3).reshape(9)
         projectors.append(np.eye(9) - np.outer(trace, trace) / 3)

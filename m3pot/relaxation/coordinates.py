@@ -1,7 +1,7 @@
 """The space in which structures relax: atoms in the frame of the starting cell, and the logarithm of the deformation.
 
 As in ASE's FrechetCellFilter (S. Okada and C. Ortner, JuLIP.jl): positions = x exp(L), cell = cell_0 exp(L), rows are
-vectors. Here L is symmetric, which reaches every shape without turning the crystal.
+vectors. A symmetric L reaches every shape without turning the crystal; with all nine numbers of L a path can be ASE's.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Vector(NamedTuple):
     """A point, a step or a force of a batch; leaves under ``atoms`` count atoms first, all others structures."""
 
     atoms: Float[Array, "n 3"]  # A in the frame of the starting cell; eV/A for a force
-    cell: Float[Array, "b 3 3"]  # L, symmetric; eV for a force
+    cell: Float[Array, "b 3 3"]  # L; eV for a force
 
 
 class Symmetry(NamedTuple):
@@ -72,17 +72,17 @@ def generalised_force(
 ) -> Vector:
     """-d(E + pV)/dx of a prediction at ``x``; ``pressure`` in eV/A^3.
 
-    On atoms F exp(L); on cells the pull-back of -exp(-L) V (stress + p) through the exponential.
+    On atoms F exp(L)^T; on cells the pull-back of -exp(-L)^T V (stress + p) through the exponential.
     """
     deformation, pull = jax.vjp(exponential, x.cell)
     volume = volumes(cell)[:, None, None]
     stress = jnp.where(volume > 0, result.stress + pressure * jnp.eye(3, dtype=cell.dtype), 0)
-    (on_cell,) = pull(-product(inverse(deformation), volume * stress))
-    return Vector(jnp.einsum("na,nab->nb", result.forces, deformation[owner]), symmetrised(on_cell))
+    (on_cell,) = pull(-product(jnp.swapaxes(inverse(deformation), -1, -2), volume * stress))
+    return Vector(jnp.einsum("nb,nab->na", result.forces, deformation[owner]), on_cell)
 
 
 def projected_strain(projector: Float[Array, "b 9 9"], matrix: Float[Array, "b 3 3"]) -> Float[Array, "b 3 3"]:
-    """The part of a symmetric matrix that lies in the space of allowed strains."""
+    """The part of a matrix that lies in the space of allowed strains."""
     return jnp.einsum("bij,bj->bi", projector, matrix.reshape(-1, 9)).reshape(-1, 3, 3)
 
 

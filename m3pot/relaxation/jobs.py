@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
@@ -114,7 +115,10 @@ def _slots(
         images[:, :order], weights[0, :order] = operations.images.T, 1 / order
         rotations[0, :order] = operations.rotations
         point_group = operations.rotations
-    projector = strain_projector(options.cell, atoms.cell.array, atoms.pbc, options.mask, point_group)
+    method = options.method()
+    projector = strain_projector(
+        options.cell, atoms.cell.array, atoms.pbc, options.mask, point_group, turning=method.turning
+    )
     x = Vector(positions.astype(kind), np.zeros((1, 3, 3), kind))
     return Slots(
         atoms=AtomSlots(
@@ -129,7 +133,7 @@ def _slots(
         rotations=rotations,
         weights=weights,
         x=x,
-        state=options.method().init(x),
+        state=method.init(x),
         reference=x,
         status=np.array([code.RUNNING], np.int32),
         stale=np.array([True]),
@@ -155,7 +159,8 @@ def refuse(index: int, structure: Any, error: Exception) -> Relaxed:
 def finish(job: Job, options: Options, offset: float) -> Relaxed:
     """The result of a job whose slots are up to date; ``offset`` of the potential, eV per structure."""
     slots = job.slots
-    deformation = _exponential(np.asarray(slots.x.cell[0], np.float64))
+    logarithm = np.asarray(slots.x.cell[0], np.float64)
+    deformation = scipy.linalg.expm(logarithm) if np.isfinite(logarithm).all() else logarithm
     positions = (slots.x.atoms + job.offset) @ deformation
     status, reason = _verdict(job, options)
     if not np.isfinite(positions).all():
@@ -177,13 +182,6 @@ def finish(job: Job, options: Options, offset: float) -> Relaxed:
         displacement=float(np.sqrt((move**2).sum(axis=1).mean())),
         trajectory=tuple(job.frames),
     )
-
-
-def _exponential(symmetric: np.ndarray) -> np.ndarray:
-    if not np.isfinite(symmetric).all():
-        return symmetric
-    values, vectors = np.linalg.eigh((symmetric + symmetric.T) / 2)
-    return (vectors * np.exp(values)) @ vectors.T
 
 
 def _with_results(template: Atoms, positions: np.ndarray, cell: np.ndarray, slots: Slots, offset: float) -> Atoms:

@@ -28,10 +28,14 @@ class Problem(NamedTuple):
 
 
 class Minimizer(NamedTuple):
-    """``init(x) -> state``; ``update(problem, x, force, state) -> (step, state)``."""
+    """``init(x) -> state``; ``update(problem, x, force, state) -> (step, state)``.
+
+    ``turning`` minimisers move in all nine numbers of a cell's logarithm and may turn a crystal; others in six.
+    """
 
     init: Callable[[Vector], Any]
     update: Callable[[Problem, Vector, Vector, Any], tuple[Vector, Any]]
+    turning: bool = False
 
 
 class FireState(NamedTuple):
@@ -57,8 +61,8 @@ def fire(
 ) -> Minimizer:
     """Fast inertial relaxation engine: E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), with ASE's constants.
 
-    Cell coordinates are the logarithm of the deformation times the number of atoms, as in FrechetCellFilter;
-    ``max_step`` bounds the length of the whole step (A).
+    Cell coordinates are the logarithm of the deformation times the number of atoms, all nine, as in FrechetCellFilter:
+    with all strains free the steps are those of ASE. ``max_step`` bounds the length of the whole step (A).
     """
 
     def init(x: Vector) -> FireState:
@@ -89,7 +93,7 @@ def fire(
         count = jnp.where(downhill, jnp.maximum(state.downhill, 0) + 1, 0)
         return Vector(step.atoms, step.cell / factor), FireState(velocity, new_dt, new_mixing, count)
 
-    return Minimizer(init, update)
+    return Minimizer(init, update, turning=True)
 
 
 class LbfgsState(NamedTuple):
