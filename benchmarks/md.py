@@ -6,13 +6,15 @@
 
 Supercells of silicon at 300 K, 1 fs, velocity Verlet (nve) and Langevin (nvt). Each package is a process of its own;
 the rounds of all are interleaved, each starts from the same crystal with new velocities. A first part of every round is
-not timed: neither compilation nor start counts. MatGL's M3GNet has its default fields, those of the published
-potentials, and random weights: speed does not depend on them.
+not timed: neither compilation nor start counts. From ``--apart`` atoms on each call has a process of its own, which
+first makes an untimed one: together the packages would need more than 24 GB. MatGL's M3GNet has its default fields,
+those of the published potentials, and random weights: speed does not depend on them.
 """
 
 import argparse
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 from workers import RESULTS, Worker, serve, versions, write
@@ -97,7 +99,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="interpreter of an environment with matgl; without it MatGL is left out")
     parser.add_argument("--model", help="name or file; default: the shipped one")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 512, 4096])
-    parser.add_argument("--peer-largest", type=int, default=512, help="atoms; MatGL is left out beyond")
+    parser.add_argument("--apart", type=int, default=4096, help="atoms from which on packages do not share the memory")
     parser.add_argument("--ensembles", nargs="+", choices=["nve", "nvt"], default=["nve", "nvt"])
     parser.add_argument("--steps", type=int, help="timed steps of a round; default 20 000 / atoms, 10 at least")
     parser.add_argument("--rounds", type=int, default=5)
@@ -114,25 +116,32 @@ def main() -> None:
     from m3pot.cli.options import print_table
 
     extra = ["--model", options.model] if options.model else []
-    workers = {"md": Worker(__file__, "md", arguments=extra)}
+    makers = {"md": partial(Worker, __file__, "md", arguments=extra)}
     if options.skins:
-        cases = {f"skin {skin:g}": (workers["md"], skin) for skin in options.skins}
+        cases = {f"skin {skin:g}": ("md", skin) for skin in options.skins}
         ensembles = options.ensembles[-1:]
     else:
-        workers["ase"] = Worker(__file__, "ase", arguments=extra)
+        makers["ase"] = partial(Worker, __file__, "ase", arguments=extra)
         if options.peer_python:
-            workers["matgl"] = Worker(__file__, "matgl", options.peer_python)
-        cases = {name: (worker, SKIN) for name, worker in workers.items()}
+            makers["matgl"] = partial(Worker, __file__, "matgl", options.peer_python)
+        cases = {name: (name, SKIN) for name in makers}
         ensembles = options.ensembles
-    rows = []
+    workers: dict[str, Worker] = {}
+    about, rows = {}, []
     for ensemble in ensembles:
         for atoms in options.sizes:
             steps = options.steps or max(10, 20_000 // atoms)
-            small = atoms <= options.peer_largest
-            speeds: dict[str, list[float]] = {name: [] for name in cases if small or name != "matgl"}
+            speeds: dict[str, list[float]] = {name: [] for name in cases}
+            apart = atoms >= options.apart
             for number in range(options.rounds + 1):
-                for name in speeds:
-                    worker, skin = cases[name]
+                for name, (package, skin) in cases.items():
+                    for other in [key for key in workers if apart and key != package]:
+                        workers.pop(other).close()
+                    fresh = package not in workers
+                    worker = workers[package] = workers.get(package) or makers[package]()
+                    about[package] = worker.about
+                    if fresh and number:
+                        worker.call(ensemble, atoms, 0, steps, skin)
                     speeds[name].append(worker.call(ensemble, atoms, number, steps, skin)["steps_per_s"])
             row = {"ensemble": ensemble, "atoms": atoms, "steps": steps}
             for name, values in speeds.items():
@@ -145,7 +154,7 @@ def main() -> None:
             print_table(rows[-1:])
     result = {"what": "steps/s, float32, Si supercells at 300 K, 1 fs; median of rounds and their range"}
     result |= {"model": Path(options.model).name if options.model else "shipped", "rounds": options.rounds}
-    write(options.output, result | {"workers": {name: worker.about for name, worker in workers.items()}, "rows": rows})
+    write(options.output, result | {"workers": about, "rows": rows})
     print_table(rows)
 
 

@@ -30,6 +30,11 @@ class Worker:
         self.process.stdin.flush()
         return self._answer()
 
+    def close(self) -> None:
+        """End the process, which frees its memory."""
+        self.process.stdin.close()
+        self.process.wait()
+
 
 def serve(about: dict, answer: Callable[..., dict]) -> None:
     """In the worker: say what it is, then answer each request of :meth:`Worker.call`."""
