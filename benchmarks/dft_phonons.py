@@ -17,10 +17,10 @@ from ase.build import bulk
 from workers import RESULTS, versions, write
 
 LENGTHS = {"Cu": 3.6293, "Al": 4.0396}  # A, as in m3pot/benchmark/solids.py
-# Cells of two atoms, in primitive vectors of fcc, and the directions that are moved.
+# Cells of two atoms with angles near 90 degrees, in primitive vectors, and the directions that are moved.
 POINTS = {
     "X": ([[1, -1, 0], [0, 0, 1], [1, 1, -1]], {"longitudinal": [0, 0, 1], "transverse": [1, 0, 0]}),
-    "L": ([[0, 1, 1], [1, 0, 1], [1, 1, 0]], {"longitudinal": [1, 1, 1], "transverse": [1, -1, 0]}),
+    "L": ([[1, -1, 0], [0, 1, -1], [1, 1, 0]], {"longitudinal": [1, 1, 1], "transverse": [1, -1, 0]}),
 }
 TERAHERTZ = np.sqrt(units._e / units._amu) / (1e-10 * 2e12 * np.pi)  # of sqrt(eV / A^2 / amu)
 

@@ -44,7 +44,7 @@ def relax(
         str | None, _option("--mask", text="Strains that may change, of xx,yy,zz,yz,xz,xy.", show_default="all")
     ] = None,
     pressure: Annotated[float, _option("--pressure", "-P", text="External pressure, GPa.")] = 0.0,
-    minimizer: Annotated[Literal["lbfgs", "fire"], _option("--minimizer", text="Method.")] = "lbfgs",
+    minimizer: Annotated[Literal["lbfgs", "fire"], _option("--minimizer", text="fire: the steps of ASE's.")] = "lbfgs",
     fix_symmetry: Annotated[bool, _option("--fix-symmetry", text="Keep the space group.")] = False,
     symprec: Annotated[float, _option("--symprec", text="Tolerance of the space group, A.")] = 0.01,
     repair: Annotated[bool, _option("--repair/--no-repair", text="Push atoms apart that clash at the start.")] = True,

@@ -48,7 +48,8 @@ def relax(
             isotropic with fixed fractional coordinates. Directions without period are never strained.
         mask: strains xx, yy, zz, yz, xz, xy that may change, as in ASE's FrechetCellFilter.
         pressure: eV/A^3, external.
-        minimizer: "lbfgs", "fire" or a :class:`m3pot.relaxation.Minimizer`.
+        minimizer: "lbfgs"; "fire", whose steps are those of ASE's FIRE with FrechetCellFilter; or a
+            :class:`m3pot.relaxation.Minimizer`.
         dtype: "float32", or "float64" for tight limits.
         device: "cpu", "gpu", "gpu:1" ... or a jax.Device; None is JAX's default.
         precision: of float32 products on GPUs and TPUs: "highest", "high" or "default" (TF32, bfloat16).

@@ -16,7 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "save_every": 100,
     "patience": 10,
     "data": {"valid_fraction": 0.1},
-    "optim": {"lr": 3e-4, "final_lr": 3e-6, "steps": 2000, "warmup": 100, "ema": 0.99},
+    "optim": {"lr": 1e-4, "final_lr": 1e-6, "steps": 2000, "warmup": 100, "ema": 0.99},
+    "loss": {"forces": 3.0},  # as the shipped models were trained
 }
 
 
