@@ -71,7 +71,7 @@ def test_a_file_arrives_whole_and_alone(server, tmp_path):
     assert sum(counted) == len(CONTENT)
 
 
-@pytest.mark.parametrize("sha256", [SHA256, ""])
+@pytest.mark.parametrize("sha256", [SHA256, ""], ids=["checked", "unchecked"])
 def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path, sha256):
     target = tmp_path / "file.bin"
     server.stop_after = 100_000
