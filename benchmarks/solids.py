@@ -1,4 +1,4 @@
-"""Elastic constants and phonons of Si, Al, Cu, MgO and NaCl against published PBE values, in one file.
+"""Elastic constants and phonons of Si, Al, Cu, MgO and NaCl against PBE, in one file.
 
     python benchmarks/solids.py                                         # shipped model
     python benchmarks/solids.py --model m3pot-s --model m3gnet.safetensors
