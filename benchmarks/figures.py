@@ -281,7 +281,7 @@ CAPTIONS = {
     "efs": "The same beside CHGNet, which learned MPtrj itself and whose energies contain the corrections of MP2020.",
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
     "dft_eos": "The same of one oxide, GPAW run by `m3pot.data.calculators:gpaw`.",
-    "solids": "Elastic constants, phonons without LO-TO splitting; PBE in brackets: published, for Cu's phonons our own.",
+    "solids": "Elastic constants, phonons without LO-TO splitting; PBE in brackets: published, Cu's phonons by us.",
     "device": "On an accelerator: molecular dynamics of silicon (NVE, 1 fs), random crystals in batches; float32.",
     "speed": "Neighbour list, energy, forces and stress of MgO crystals through ASE, float32, models of equal size.",
     "training": "Training on energy, forces and stress, float32, models of equal size.",
