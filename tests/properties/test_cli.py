@@ -102,13 +102,14 @@ def test_neb_of_a_path_that_is_too_short(m3pot, tmp_path):
     assert (tmp_path / "out" / "neb.extxyz").exists()
 
 
-def test_bench(m3pot, tmp_path):
+def test_bench(m3pot, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/m3pot", "bench", "speed"])
     code, out, err = m3pot(
         "bench", "speed", "--sizes", 8, "--calls", 1, "-o", "out", "-m", "ase.calculators.lj:LennardJones"
     )
     assert code == 0, err
     assert "lj_LennardJones" in out
-    assert json.loads((tmp_path / "out" / "speed.json").read_text())["command"].startswith("m3pot ")
+    assert json.loads((tmp_path / "out" / "speed.json").read_text())["command"] == "m3pot bench speed"
     code, _, err = m3pot("bench", "speed", "--sizes", "a", *EMT)
     assert code == 2
     assert "Expected sizes" in err
