@@ -12,26 +12,19 @@ import json
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
-from ase.build import bulk
+from ase import units
+from ase.build import bulk, make_supercell
 from workers import RESULTS, versions, write
 
-LENGTHS = {"Cu": 3.6293, "Al": 4.0396}  # A, as in m3pot/benchmark/solids.py
+from m3pot.benchmark.solids import elastic_pbe
+
+LENGTHS = {element: elastic_pbe()[element].reference["a"] for element in ("Cu", "Al")}  # A
 # Cells of two atoms with angles near 90 degrees, in primitive vectors, and the directions that are moved.
 POINTS = {
     "X": ([[1, -1, 0], [0, 0, 1], [1, 1, -1]], {"longitudinal": [0, 0, 1], "transverse": [1, 0, 0]}),
     "L": ([[1, -1, 0], [0, 1, -1], [1, 1, 0]], {"longitudinal": [1, 1, 1], "transverse": [1, -1, 0]}),
 }
 TERAHERTZ = np.sqrt(units._e / units._amu) / (1e-10 * 2e12 * np.pi)  # of sqrt(eV / A^2 / amu)
-
-
-def two_atoms(element: str, matrix: np.ndarray) -> Atoms:
-    """The cell whose vectors are ``matrix`` times the primitive ones, with its two atoms."""
-    vectors = bulk(element, "fcc", a=LENGTHS[element]).cell.array
-    cell = matrix @ vectors
-    images = np.array(list(np.ndindex(5, 5, 5))) @ vectors - 2 * vectors.sum(axis=0)
-    inside = np.unique(np.round(np.linalg.solve(cell.T, images.T).T, 6) % 1, axis=0)
-    return Atoms([element] * len(inside), cell=cell, scaled_positions=inside, pbc=True)
 
 
 def main() -> None:
@@ -55,7 +48,7 @@ def main() -> None:
                 if (element, point, branch) in done:
                     continue
                 unit = np.array(direction) / np.linalg.norm(direction)
-                moved = two_atoms(element, np.array(matrix))
+                moved = make_supercell(bulk(element, "fcc", a=LENGTHS[element]), matrix)
                 moved.positions[0] += options.move * unit
                 moved.calc = gpaw(ecut=options.ecut, density=options.density, convergence={"forces": 1e-4})
                 force = float(moved.get_forces()[0] @ unit)

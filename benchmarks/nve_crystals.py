@@ -12,6 +12,7 @@ with the same settings, the script leaves out models that are done and goes on w
 """
 
 import argparse
+import io
 import json
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from nve import identity, measured, pool
 from workers import RESULTS, write
 
 from m3pot.execution import compile_count, compiled, numerics
+from m3pot.io.checkpoint import write_atomically
 from m3pot.neighbors import neighbor_list
 from m3pot.potential import predict
 from m3pot.relaxation import relax
@@ -221,10 +223,9 @@ class Hot:
 
     def save(self, path: Path) -> None:
         """Atomically."""
-        leaves = jax.tree.leaves(jax.device_get((self.carry, self.fixed[3])))
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, *leaves)
-        partial.replace(path)
+        content = io.BytesIO()
+        np.savez(content, *jax.tree.leaves(jax.device_get((self.carry, self.fixed[3]))))
+        write_atomically(path, content.getvalue())
 
     def restore(self, path: Path) -> None:
         """Go on from :meth:`save`; the clock counts this run alone."""
