@@ -75,9 +75,6 @@ def convert(
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="A published model of `m3pot models list`.")],
-    allow_unverified: Annotated[
-        bool, typer.Option("--allow-unverified", help="Accept a model whose checksum is not known.")
-    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -89,7 +86,7 @@ def fetch(
     from m3pot.io.registry import fetch as download
 
     with _plain_warnings(quiet):
-        path = download(name, allow_unverified=allow_unverified, progress=not quiet and sys.stderr.isatty())
+        path = download(name, progress=not quiet and sys.stderr.isatty())
     _report(path, json)
 
 

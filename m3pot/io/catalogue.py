@@ -15,13 +15,9 @@ class Published(NamedTuple):
     licence: str
     training_data: str
     paper: str
-    url: str  # of the folder that holds the files
-    files: Mapping[str, str]  # name -> sha256, "" where it is not known
-
-    @property
-    def verified(self) -> bool:
-        """True if the sha256 of every file is known."""
-        return all(self.files.values())
+    url: str  # of the folder, or of the zip archive, that holds the files
+    files: Mapping[str, str]  # name -> sha256
+    archive: str = ""  # sha256 of the archive; empty: url is a folder
 
 
 def published() -> dict[str, Published]:
@@ -33,4 +29,4 @@ def published() -> dict[str, Published]:
 def identify(sha256: Mapping[str, str]) -> Published | None:
     """The published model whose files have these checksums, or None."""
     received = set(sha256.values())
-    return next((x for x in published().values() if x.verified and set(x.files.values()) <= received), None)
+    return next((x for x in published().values() if set(x.files.values()) <= received), None)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +76,7 @@ def available() -> list[Available]:
     found = [Available(name, "shipped", path, _about(path)) for name, path in _shipped().items()]
     found += [Available(name, "user", path, _about(path)) for name, path in users.items()]
     return found + [
-        Available(entry.name, "published", None, entry.about if entry.verified else f"{entry.about} (unverified)")
+        Available(entry.name, "published", None, entry.about)
         for entry in published().values()
         if entry.name not in users
     ]
@@ -96,30 +96,27 @@ def info(name: str | os.PathLike | None = None) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "parameters": count, **header}
 
 
-def fetch(name: str, *, allow_unverified: bool = False, progress: bool = False) -> Path:
+def fetch(name: str, *, progress: bool = False) -> Path:
     """Download a published model, check it, import it, and store it in the user's folder; returns the file.
 
-    Raises CheckpointError for an unknown name, a failed download, a wrong checksum, or a model without known
-    checksum unless ``allow_unverified``.
+    Raises CheckpointError for an unknown name, a failed download, or a wrong checksum.
     """
     entries = published()
     if name not in entries:
         raise CheckpointError(f"Expected one of {', '.join(entries)}, got {name!r}; choose one of them.")
-    return fetch_published(entries[name], home(), allow_unverified=allow_unverified, progress=progress)
+    return fetch_published(entries[name], home(), progress=progress)
 
 
-def fetch_published(entry: Published, folder: Path, *, allow_unverified: bool, progress: bool = False) -> Path:
+def fetch_published(entry: Published, folder: Path, *, progress: bool = False) -> Path:
     """:func:`fetch` for one entry of the catalogue, into ``folder``."""
-    if not entry.verified and not allow_unverified:
-        raise CheckpointError(
-            f"The checksum of {entry.name} is not known, so a forged file would go unnoticed; "
-            "repeat with --allow-unverified to accept what the server sends."
-        )
     from m3pot.io.convert import convert
 
     sources = folder / "downloads" / entry.name
-    for file, sha256 in entry.files.items():
-        _download(f"{entry.url}{file}", sha256 or None, sources / file, progress)
+    if entry.archive:
+        sources = _download(entry.url, entry.archive, sources / "archive.zip", progress, members=list(entry.files))
+    else:
+        for file, sha256 in entry.files.items():
+            _download(f"{entry.url}{file}", sha256, sources / file, progress)
     model = convert(sources / next(iter(entry.files)) if len(entry.files) == 1 else sources)
     card = {"name": entry.name, "about": entry.about, "licence": entry.licence, "training_data": entry.training_data}
     model.card.update(card, paper=entry.paper, provenance=f"published at {entry.url}")
@@ -145,12 +142,16 @@ def store(model: Potential | PropertyModel, path: str | os.PathLike) -> Path:
     return path
 
 
-def _download(url: str, sha256: str | None, path: Path, progress: bool) -> None:
+def _download(url: str, sha256: str, path: Path, progress: bool, *, members: Sequence[str] = ()) -> Path:
+    """Download to ``path``; with ``members``, take these out of the zip file. Returns the folder that holds it all."""
     import pooch
 
     pooch.get_logger().setLevel("ERROR")
+    folder = path.parent / path.stem if members else path.parent
+    unzip = pooch.Unzip(members=members, extract_dir=path.stem) if members else None
     try:
-        pooch.retrieve(url, sha256, path.name, path.parent, progressbar=progress)
+        pooch.retrieve(url, sha256, path.name, path.parent, processor=unzip, progressbar=progress)
+        return folder
     except ValueError as error:
         raise CheckpointError(
             f"{url} does not have the expected sha256 {sha256}: the download is damaged or the file was replaced; "

@@ -173,7 +173,7 @@ def rebuild(name, weights=None, **options):
 def test_every_array_is_needed_and_checked(name):
     weights = read(name).weights
     ignored = {"rbf.dn", "rbf.en", "rbf.fnr_weights", "rbf.n_1_pi_cutoff", "rbf.n_2_pi_cutoff"}
-    optional = {key for key in weights if key.endswith((".rbf.cutoff", ".sbf.cutoff"))}
+    optional = {key for key in weights if key.endswith((".rbf.cutoff", ".sbf.cutoff", "sbf.coef"))}
     some = [*weights][::7] + [key for key in weights if key.count(".") < 2 or "embedding" in key]
     for key in some:
         without = {k: v for k, v in weights.items() if k != key}
@@ -235,6 +235,17 @@ def test_matgl_repulsion_and_references_per_target_are_refused():
     weights["element_refs.property_offset"] = np.zeros((2, 12), np.float32)
     with pytest.raises(CheckpointError, match="property_offset"):
         matgl.from_arrays(weights, described, "FILE", {})
+
+
+def test_published_mattersim_files_hold_no_table_of_zeros():
+    weights = dict(read("mattersim_random").weights)
+    del weights["sbf.coef"]
+    jax.tree.map(
+        np.testing.assert_array_equal, rebuild("mattersim_random", weights).params, rebuild("mattersim_random").params
+    )
+    weights["sbf.factor"] = 2 * weights["sbf.factor"]
+    with pytest.raises(CheckpointError, match="basis"):
+        rebuild("mattersim_random", weights)
 
 
 def test_unknown_mattersim_options_are_ignored_as_there_but_recorded():

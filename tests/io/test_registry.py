@@ -5,6 +5,7 @@ import http.server
 import json
 import shutil
 import threading
+import zipfile
 
 import pytest
 
@@ -66,7 +67,6 @@ def test_available_and_info(stored, home):
     assert entries["mine"] == ("mine", "user", stored, "a test")
     assert entries["broken"].about.startswith("unreadable")
     assert entries["M3GNet-MP-2021.2.8-EFS"].path is None
-    assert entries["MatterSim-v1.0.0-5M"].about.endswith("(unverified)")
     info = registry.info("mine")
     assert info["path"] == str(stored)
     assert info["card"]["elements"] == [1, 8]
@@ -83,12 +83,11 @@ def test_catalogue():
     entries = catalogue.published()
     for entry in entries.values():
         assert entry.url.startswith("https://")
-        assert entry.url.endswith("/")
+        assert entry.url.endswith("/") != bool(entry.archive)
         assert entry.licence
         assert entry.files
-        assert all(len(value) in (0, 64) for value in entry.files.values())
+        assert all(len(value) == 64 for value in entry.files.values())
     efs = entries["M3GNet-MP-2021.2.8-EFS"]
-    assert efs.verified
     assert catalogue.identify({f"renamed {k}": v for k, v in efs.files.items()}) == efs
     assert catalogue.identify({}) is None
     assert catalogue.identify({"m3gnet.json": efs.files["m3gnet.json"]}) is None
@@ -116,18 +115,15 @@ def entry(url, folder, names, **changes):
     return catalogue.Published("tested", "about", "tensorflow", "MIT", "data", "paper", url, files)
 
 
-def test_fetch(home, golden):
+def test_fetch(home, golden, tmp_path):
     folder = golden / "files" / "tf_random"
     names = ["m3gnet.index", "m3gnet.data-00000-of-00001", "m3gnet.json"]
-    fetch = functools.partial(registry.fetch_published, folder=home, allow_unverified=False)
+    fetch = functools.partial(registry.fetch_published, folder=home)
     with serve(folder) as url:
         good = entry(url, folder, names)
         wrong = entry(url, folder, names, **{"m3gnet.json": "0" * 64})
         with pytest.raises(CheckpointError, match="sha256 0000"):
             fetch(wrong)
-        unknown = entry(url, folder, names, **{"m3gnet.json": ""})
-        with pytest.raises(CheckpointError, match="--allow-unverified"):
-            fetch(unknown)
         absent = entry(url, folder, names, absent="1" * 64)
         with pytest.raises(CheckpointError, match="could not be downloaded"):
             fetch(absent)
@@ -136,10 +132,21 @@ def test_fetch(home, golden):
         card = registry.load("tested").card
         assert (card["name"], card["licence"], card["paper"]) == ("tested", "MIT", "paper")
         assert set(card["sha256"].values()) == set(good.files.values())
-        assert fetch(unknown, allow_unverified=True).is_file()
     with serve(golden / "files") as url:
         single = entry(url, golden / "files", ["mattersim_random.pth"])
         assert registry.load(fetch(single)).card["dialect"] == "mattersim"
+        archive = tmp_path / "package.whl"
+        with zipfile.ZipFile(archive, "w") as out:
+            out.write(golden / "files" / "mattersim_random.pth", "deep/mattersim_random.pth")
+            out.writestr("deep/other", "not wanted")
+    with serve(tmp_path) as url:
+        files = {"deep/mattersim_random.pth": single.files["mattersim_random.pth"]}
+        packed = single._replace(name="packed", url=f"{url}package.whl", files=files)
+        with pytest.raises(CheckpointError, match="sha256 0000"):
+            fetch(packed._replace(archive="0" * 64))
+        packed = packed._replace(archive=hashlib.sha256(archive.read_bytes()).hexdigest())
+        assert registry.load(fetch(packed)).card["sha256"] == single.files
+        assert not list(home.rglob("other"))
     with pytest.raises(CheckpointError, match="choose one"):
         registry.fetch("something else")
 
@@ -168,7 +175,6 @@ def test_command_line(home, golden, tmp_path, capsys):
         return err
 
     before = sorted(tmp_path.iterdir())
-    assert "--allow-unverified" in refused("fetch", "MatterSim-v1.0.0-1M")
     assert "does not exist" in refused("convert", tmp_path / "nowhere", "-o", tmp_path / "y.safetensors")
     assert ".safetensors" in refused("convert", golden / "files" / "tf_random", "-o", tmp_path / "y.pt")
     (tmp_path / "empty.pth").touch()
