@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/results"  # from the README
 NAMES = {
     "m3gnet": "M3GNet 2022",
+    "MatterSim-v1.0.0-1M": "MatterSim 1M",
+    "MatterSim-v1.0.0-5M": "MatterSim 5M",
     "mptrj-random-500": "MPtrj (parents in M3GNet's training set), DFT",
     "alexandria-random-500": "Alexandria, DFT",
     "heo-valid": "oxides of five and more elements, DFT",

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from m3pot.execution import compiled
 from m3pot.graph import Graph, Properties, edge_vectors, sum_receivers, sum_senders, sum_structures
-from m3pot.models.zbl import widened, zbl_energies
+from m3pot.models.zbl import ShortRange, widened, zbl_energies
 
 
 @functools.partial(
@@ -34,7 +34,8 @@ class Potential:
     scale: Float[Array, " 95"]  # eV, index = atomic number
     shift: Float[Array, " 95"]  # eV, element references
     offset: Float[Array, ""]  # eV per structure (0 but in imported models)
-    zbl: bool = False  # short range: the Ziegler-Biersack-Littmark repulsion instead of what the network extrapolates
+    # Where the Ziegler-Biersack-Littmark repulsion takes over; None: nowhere, short distances are left to the network.
+    zbl: ShortRange | None = None
     card: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -57,11 +58,11 @@ def atomic_energies(potential: Potential, graph: Graph, vectors: Float[Array, "e
     """Energy of each atom in eV as a function of the edge vectors; 0 on padding."""
     potential = jax.tree.map(lambda x: jnp.asarray(x).astype(vectors.dtype), potential)
     species = jnp.asarray(graph.species)
-    seen = widened(graph, vectors) if potential.zbl else vectors
+    seen = widened(graph, vectors, potential.zbl) if potential.zbl else vectors
     energies = potential.model.apply({"params": potential.params}, graph, seen)
     energies = energies * potential.scale[species] + potential.shift[species]
     if potential.zbl:
-        energies = energies + zbl_energies(graph, vectors)
+        energies = energies + zbl_energies(graph, vectors, potential.zbl)
     return jnp.where(species > 0, energies, 0)
 
 

@@ -11,11 +11,13 @@ from ase.build import bulk, molecule
 from m3pot.execution import numerics
 from m3pot.graph import Graph, Properties, Sizes, as_dtype, batch
 from m3pot.models.m3gnet import DIALECTS, M3GNet
+from m3pot.models.zbl import ADDED, LEARNED
 from m3pot.potential import Potential, jit_predict
 from m3pot.structure import from_ase
 
 DTYPES = ("float32", "float64")
-POTENTIALS = ("tensorflow+zbl", "matgl", "matgl-bessel", "mattersim+zbl")  # every dialect, repulsion on and off
+FADES = {"zbl": LEARNED, "added": ADDED, "": None}
+POTENTIALS = ("tensorflow+zbl", "matgl", "matgl-bessel", "mattersim+added")  # every dialect; repulsion: FADES
 CAPACITY = Sizes(structures=14, atoms=40, edges=1408)  # one shape for nearly everything: compilations take the time
 QUICK = {"xla_backend_optimization_level": 0}  # halves the time of a compilation: for programs that run only once
 
@@ -26,7 +28,7 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-11}  # summation noise, as :func:`de
 
 @functools.cache
 def random_potential(name: str, dtype: str = "float64", *, units: int = 8, blocks: int = 2) -> Potential:
-    """The dialect ``name`` ("+zbl": with repulsion), every parameter random, biases and references included."""
+    """The dialect ``name``, "+" a key of FADES; every parameter random, biases and references included."""
     dialect, _, zbl = name.partition("+")
     model = M3GNet(**{**DIALECTS[dialect], "units": units, "blocks": blocks})
     bare = from_ase(Atoms("H"), 1.0)
@@ -41,7 +43,7 @@ def random_potential(name: str, dtype: str = "float64", *, units: int = 8, block
 
     params = jax.tree_util.tree_map_with_path(draw, shapes)
     scale, shift = rng.uniform(0.5, 1.5, 95), rng.normal(0, 3, 95)
-    return Potential(model, params, scale, shift, np.array(0.7), zbl=bool(zbl)).astype(dtype)
+    return Potential(model, params, scale, shift, np.array(0.7), zbl=FADES[zbl]).astype(dtype)
 
 
 def without_threebody(potential: Potential) -> Potential:

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from m3pot.graph import Graph
 from m3pot.models import MODELS
+from m3pot.models.zbl import ShortRange
 from m3pot.potential import Potential
 from m3pot.readout import PROPERTY_MODELS, M3GNetProperty, PropertyModel
 
@@ -67,9 +68,11 @@ def load_potential(path: str | os.PathLike) -> Potential:
     """Read a potential. Raises CheckpointError for anything else, or for a file that does not fit its own header."""
     header, arrays = _read(path, arrays=True)
     model, params = _rebuild(path, MODELS, header, arrays, {"scale": (95,), "shift": (95,), "offset": ()})
-    return Potential(
-        model, params, arrays["scale"], arrays["shift"], arrays["offset"], bool(header.get("zbl")), header["card"]
-    )
+    try:
+        zbl = ShortRange(*map(float, header["zbl"])) if header.get("zbl") else None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: zbl is not four distances ({error}); the file is damaged or older.") from error
+    return Potential(model, params, arrays["scale"], arrays["shift"], arrays["offset"], zbl, header["card"])
 
 
 def load_property_model(path: str | os.PathLike) -> PropertyModel:

@@ -1,5 +1,7 @@
 """Short range: screened nuclear repulsion, and distances below those of any training frame kept from the network."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from ase.data import covalent_radii
@@ -13,30 +15,43 @@ _BOHR = 0.5291772105638411  # A
 _WEIGHTS = (0.18175, 0.50986, 0.28022, 0.02817)
 _RATES = (3.19980, 0.94229, 0.40290, 0.20162)
 
-BLIND, SIGHT = 0.57, 0.63  # of the sum of the covalent radii; the frames of the shipped models begin at 0.6
+
+class ShortRange(NamedTuple):
+    """Distances in units of the sum of the covalent radii."""
+
+    blind: float  # below, the network sees a constant distance
+    sight: float  # from here on it sees the true one
+    first: float  # here the repulsion begins to fade
+    last: float  # here it ends
 
 
-def widened(graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, "e 3"]:
-    """The edge vectors as a network may see them: as they are from 0.63 of the sum of the covalent radii on.
+LEARNED = ShortRange(0.57, 0.63, 0.0, 1.0)  # for a network that learns beside the repulsion, from frames down to 0.6
+ADDED = ShortRange(0.42, 0.48, 0.45, 0.62)  # for one that learned without it, short of its bonds
 
-    Shorter ones keep their direction, but their length ends at 0.60 of that sum: its slope by the true length falls
-    from 1 to 0 between 0.63 and 0.57, as x^3 (10 - 15 x + 6 x^2), so that the energy keeps three derivatives. What a
-    network says of atoms closer than it has ever seen is noise, of hundreds of eV/A; there the repulsion alone decides.
+
+def widened(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange = LEARNED) -> Float[Array, "e 3"]:
+    """The edge vectors as a network may see them: as they are from ``short.sight`` on.
+
+    Shorter ones keep their direction, but their length ends halfway between sight and blind: its slope by the true
+    length falls from 1 to 0 between the two, as x^3 (10 - 15 x + 6 x^2), so that the energy keeps three derivatives.
+    What a network says of atoms closer than it has ever seen is noise, of hundreds of eV/A; there the repulsion alone
+    decides.
     """
     r, reach = _lengths(graph, vectors)
-    close = real_edges(graph) & (r < SIGHT * reach) & (r > 0)
-    r = jnp.where(close, r, SIGHT * reach)
-    x = jnp.maximum((r / reach - BLIND) / (SIGHT - BLIND), 0)
-    length = SIGHT - (SIGHT - BLIND) * (0.5 - x * x * x * x * (2.5 - x * (3 - x)))
+    width = short.sight - short.blind
+    close = real_edges(graph) & (r < short.sight * reach) & (r > 0)
+    r = jnp.where(close, r, short.sight * reach)
+    x = jnp.maximum((r / reach - short.blind) / width, 0)
+    length = short.sight - width * (0.5 - x * x * x * x * (2.5 - x * (3 - x)))
     return jnp.where(close[:, None], vectors * (length * reach / r)[:, None], vectors)
 
 
-def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, " n"]:
+def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange = LEARNED) -> Float[Array, " n"]:
     """Half of the pair repulsion of each atom, eV.
 
     V(r) = 14.4 Z_i Z_j / r * phi(r/a), a = 0.46850/(Z_i^0.23 + Z_j^0.23) A, times an envelope
-    (1 - t)^3 (1 + 3t + 6t^2) of t = r/(R_i + R_j) that ends with value, slope and curvature at the sum of the
-    covalent radii. J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (1985).
+    (1 - t)^3 (1 + 3t + 6t^2), where t goes from 0 to 1 between ``short.first`` and ``short.last``; at both ends slope
+    and curvature vanish. J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (1985).
     """
     dtype = vectors.dtype
     species = jnp.asarray(graph.species)
@@ -44,11 +59,11 @@ def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, " n
     charge = species.astype(dtype)
     i, j = graph.receivers, graph.senders
     r, reach = _lengths(graph, vectors)
-    close = real_edges(graph) & (r < reach) & (r > 0)
-    r = jnp.where(close, r, reach)
+    close = real_edges(graph) & (r < short.last * reach) & (r > 0)
+    r = jnp.where(close, r, short.last * reach)
     x = r * (powers[i] + powers[j]) / (0.8854 * _BOHR)
     screening = sum(w * jnp.exp(-k * x) for w, k in zip(_WEIGHTS, _RATES, strict=True))
-    t = r / reach
+    t = jnp.maximum((r / reach - short.first) / (short.last - short.first), 0)
     envelope = (1 - t) * (1 - t) * (1 - t) * (1 + t * (3 + 6 * t))
     pair = 0.5 * COULOMB * charge[i] * charge[j] / r * screening * envelope
     return sum_receivers(jnp.where(close, pair, 0), graph)

@@ -69,6 +69,7 @@ class OptimSection(_Section):
     weight_decay: float = Field(1e-5, ge=0)
     clip: float = Field(10.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
+    blend: float = Field(1.0, gt=0, le=1)  # share of the trained parameters in the result; the rest: the start's
     rates: dict[str, float] = Field(default_factory=dict)  # prefix of a parameter's name -> factor; 0 freezes it
 
 

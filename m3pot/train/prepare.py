@@ -17,6 +17,7 @@ from m3pot.graph import Graph
 from m3pot.io.checkpoint import load_potential, save_potential
 from m3pot.io.registry import load
 from m3pot.models import MODELS
+from m3pot.models.zbl import ADDED, LEARNED
 from m3pot.potential import Potential
 from m3pot.train.checkpoints import TrainingError, writing
 from m3pot.train.config import ConfigError, ModelSection, TrainConfig
@@ -27,8 +28,8 @@ from m3pot.train.references import choose_ridge, composition, element_references
 from m3pot.train.replay import join, labelled_by, mixing, moved
 
 Say = Callable[[str], None]
-_ENOUGH = 20_000  # frames for the fit of references: all of a large set would delay the first step by minutes
-_RARE = 500  # frames with an element that are all taken
+_ENOUGH = 5_000  # frames for the fit of references: all of a large set would delay the first step by minutes
+_RARE = 100  # frames with an element that are all taken
 _PASSES = 3  # of the fit of references; each fits what the ridge of the one before left over
 _STRANGE = 1.0  # eV/atom
 
@@ -60,6 +61,8 @@ def prepare(config: TrainConfig, *, resume: bool = False, say: Say = lambda text
             f"model.start: {config.model.start} can be trained by its own package only; start from another model and "
             "learn from the labels of this one (`m3pot label`)."
         )
+    if config.optim.blend < 1 and source is None:
+        raise ConfigError("optim.blend needs model.start: there is nothing to blend random parameters with.")
     if config.replay and source is None:
         raise ConfigError("replay needs model.start: a model that starts from random parameters has nothing to forget.")
     elements = None if source is None else source.elements
@@ -77,7 +80,7 @@ def prepare(config: TrainConfig, *, resume: bool = False, say: Say = lambda text
     else:
         potential = source
     if config.model.zbl is not None:
-        potential = dataclasses.replace(potential, zbl=config.model.zbl)
+        potential = dataclasses.replace(potential, zbl=(potential.zbl or ADDED) if config.model.zbl else None)
 
     def edges(frames: Frames) -> EdgeCache:
         cache = EdgeCache.build(frames, potential.cutoff, folder=data.cache or folder / "cache")
@@ -138,9 +141,8 @@ def random_potential(section: ModelSection, frames: Frames, seed: int) -> Potent
         raise ConfigError(f"model.fields do not describe a {section.name} ({error}).") from error
     scale = np.full(95, force_rms(frames), np.float32)
     card = {"elements": np.unique(frames.numbers).tolist()}
-    return Potential(
-        model, params, scale, np.zeros(95, np.float32), np.zeros((), np.float32), section.zbl is not False, card
-    )
+    zbl = None if section.zbl is False else LEARNED
+    return Potential(model, params, scale, np.zeros(95, np.float32), np.zeros((), np.float32), zbl, card)
 
 
 def refit(potential: Potential, cache: EdgeCache, *, ridge: float | None = None) -> Potential:

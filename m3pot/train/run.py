@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from m3pot.data.graphs import EdgeCache
@@ -64,7 +65,19 @@ def run(
     best = fit(
         prepared.potential, prepared.train, prepared.valid, config, resume=resume, report=report, advance=advance
     )
-    return finish(config, prepared, best, command=command)
+    return finish(config, prepared, blend(prepared.potential, best, config.optim.blend), command=command)
+
+
+def blend(start: Potential, trained: Potential, share: float) -> Potential:
+    """``trained`` with parameters on the line from those of ``start`` (share 0) to its own (share 1).
+
+    Between the two, a model often is better than either on what training did not cover: M. Wortsman et al., Robust
+    fine-tuning of zero-shot models, CVPR (2022).
+    """
+    if share == 1:
+        return trained
+    mean = jax.tree.map(lambda a, b: np.asarray(a + share * (b - a), b.dtype), start.params, trained.params)
+    return dataclasses.replace(trained, params=mean)
 
 
 def remember(config: TrainConfig, folder: Path, *, resume: bool) -> None:

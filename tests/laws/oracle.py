@@ -12,7 +12,7 @@ from scipy.special import sph_harm_y, spherical_jn
 from m3pot.graph import Graph
 from m3pot.math.radial import bessel_zeros
 from m3pot.models.m3gnet import M3GNet
-from m3pot.models.zbl import COULOMB
+from m3pot.models.zbl import COULOMB, ShortRange
 
 
 def sigmoid(x):
@@ -94,12 +94,12 @@ def edge_vectors(graph: Graph) -> np.ndarray:
     return graph.positions[graph.senders] - graph.positions[graph.receivers] + graph.shifts @ graph.cell[0]
 
 
-def repulsion(graph: Graph) -> np.ndarray:
-    """Half of the screened Coulomb energy of each edge, summed over centres, eV."""
+def repulsion(graph: Graph, short: ShortRange) -> np.ndarray:
+    """Half of the screened Coulomb energy of each edge, faded between two distances, summed over centres, eV."""
     energies = np.zeros(len(graph.species))
     for i, j, vector in zip(graph.receivers, graph.senders, edge_vectors(graph), strict=True):
         z, w, r = graph.species[i], graph.species[j], np.linalg.norm(vector)
-        t = r / (covalent_radii[z] + covalent_radii[w])
+        t = max((r / (covalent_radii[z] + covalent_radii[w]) - short.first) / (short.last - short.first), 0)
         if t < 1:
             energies[i] += 0.5 * screened_coulomb(z, w, r) * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5)
     return energies

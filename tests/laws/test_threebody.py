@@ -16,7 +16,7 @@ def test_equals_brute_force(name, record_property):
         bare = oracle.atomic_energies(potential.model, potential.params, graph)
         expected = potential.scale[graph.species] * bare + potential.shift[graph.species]
         if potential.zbl:
-            expected = expected + oracle.repulsion(graph)
+            expected = expected + oracle.repulsion(graph, potential.zbl)
         error = np.abs(result.energies - expected).max() / (1 + np.abs(expected).max())
         assert error < 1e-12, key
         worst = max(worst, error)

@@ -11,7 +11,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from m3pot.execution import numerics
 from m3pot.graph import Graph, as_dtype, edge_vectors
-from m3pot.models.zbl import BLIND, COULOMB, SIGHT, widened, zbl_energies
+from m3pot.models.zbl import ADDED, COULOMB, LEARNED, widened, zbl_energies
 from m3pot.potential import atomic_energies
 from tests.helpers import QUICK, graph_of, random_potential, structures
 from tests.laws import oracle
@@ -26,26 +26,26 @@ def dimer(species, r):
     return graph, r * jnp.array([[0.6, 0, 0.8], [-0.6, 0, -0.8]])
 
 
-def dimer_energy(species, r):
+def dimer_energy(species, r, short):
     """Energy of a dimer as a function of its length."""
-    return zbl_energies(*dimer(species, r)).sum()
+    return zbl_energies(*dimer(species, r), short).sum()
 
 
-def derivatives(species, r):
+def derivatives(species, r, short):
     """Value, slope and curvature at many lengths."""
     first = jax.grad(dimer_energy, argnums=1)
     second = jax.grad(first, argnums=1)
-    return [jax.vmap(f, (None, 0))(species, r) for f in (dimer_energy, first, second)]
+    return [jax.vmap(f, (None, 0, None))(species, r, short) for f in (dimer_energy, first, second)]
 
 
 jit_derivatives = jax.jit(derivatives)
 
 
-def curve(first, second, t):
+def curve(first, second, t, short=LEARNED):
     """Value, slope and curvature at the lengths ``t`` times the sum of covalent radii."""
     t = np.resize(t, 400)  # one shape, one compilation
     species = np.array([atomic_numbers[first], atomic_numbers[second]])
-    return [np.asarray(x) for x in jit_derivatives(species, t * reach(first, second))]
+    return [np.asarray(x) for x in jit_derivatives(species, t * reach(first, second), short)]
 
 
 def reach(first, second):
@@ -58,38 +58,48 @@ def double():
         yield
 
 
+shorts = pytest.mark.parametrize("short", [LEARNED, ADDED])
+
+
+@shorts
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_repulsive_up_to_the_sum_of_covalent_radii(first, second):
-    energies, slopes, _ = curve(first, second, np.linspace(1e-3, 1, 400, endpoint=False))
+def test_repulsive_up_to_the_end(first, second, short):
+    energies, slopes, _ = curve(first, second, np.linspace(1e-3, short.last, 400, endpoint=False), short)
     assert (energies > 0).all()
     assert (slopes < 0).all()
     assert (np.diff(energies) < 0).all()
 
 
+@shorts
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_value_slope_and_curvature_vanish_at_the_end(first, second):
-    for order, values in enumerate(curve(first, second, [1 - 1e-3, 1 - 1e-4, 1 + 1e-12, 1.2])):
+def test_value_slope_and_curvature_vanish_at_the_end(first, second, short):
+    t = short.first + (short.last - short.first) * np.array([1 - 1e-3, 1 - 1e-4, 1 + 1e-12, 1.2])
+    for order, values in enumerate(curve(first, second, t, short)):
         assert values[0] / values[1] == pytest.approx(10.0 ** (3 - order), rel=0.05)
         assert values[2] == values[3] == 0
 
 
+@shorts
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_textbook_formula(first, second):
-    t = np.linspace(0.01, 0.99, 400)
+def test_textbook_formula(first, second, short):
+    t = np.linspace(0.01, 0.99 * short.last, 400)
     screened = oracle.screened_coulomb(atomic_numbers[first], atomic_numbers[second], t * reach(first, second))
-    expected = screened * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5)
-    np.testing.assert_allclose(curve(first, second, t)[0], expected, rtol=1e-6)
+    found, (_, _, t0, t1) = curve(first, second, t, short)[0], short
+    np.testing.assert_allclose(found[t < t0], screened[t < t0], rtol=1e-6)
+    t = np.maximum((t - t0) / (t1 - t0), 0)
+    np.testing.assert_allclose(found, screened * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5), rtol=1e-6)
 
 
 def test_coulomb_constant():
     assert pytest.approx(units.Hartree * units.Bohr, rel=1e-7) == COULOMB
 
 
+@shorts
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_slope_is_the_finite_difference(first, second):
-    t, h = np.linspace(0.05, 0.95, 100), 1e-5
-    plus, minus = (curve(first, second, t + step)[0][:100] for step in (h, -h))
-    slope = curve(first, second, t)[1][:100]
+def test_slope_is_the_finite_difference(first, second, short):
+    t, h = np.linspace(0.05, 0.95 * short.last, 100), 1e-5
+    plus, minus = (curve(first, second, t + step, short)[0][:100] for step in (h, -h))
+    slope = curve(first, second, t, short)[1][:100]
     np.testing.assert_allclose(slope, (plus - minus) / (2 * h * reach(first, second)), rtol=1e-6)
 
 
@@ -110,7 +120,7 @@ def hydrogen(*positions: float) -> Graph:
 def test_potential_adds_it():
     """With the switch on, close atoms repel each other; beyond the covalent radii nothing changes."""
     off = random_potential("tensorflow", units=2, blocks=1)
-    on = dataclasses.replace(off, zbl=True)
+    on = dataclasses.replace(off, zbl=LEARNED)
     graph = hydrogen(0, 0.45, 2)
     energies = jax.jit(atomic_energies, compiler_options=QUICK)
     change = energies(on, graph, edge_vectors(graph)) - energies(off, graph, edge_vectors(graph))
@@ -122,7 +132,7 @@ def test_potential_adds_it():
 def test_the_network_sees_no_shorter_distance_than_it_was_trained_on():
     """Closer atoms are to it as far apart as 0.60 of the covalent radii, in the same direction."""
     off = random_potential("tensorflow", units=2, blocks=1)
-    on = dataclasses.replace(off, zbl=True)
+    on = dataclasses.replace(off, zbl=LEARNED)
     energies = jax.jit(atomic_energies, compiler_options=QUICK)
     frozen = hydrogen(0, 0.60 * reach("H", "H"), 2)
     for t in (0.2, 0.4, 0.57):
@@ -136,24 +146,26 @@ def test_the_network_sees_no_shorter_distance_than_it_was_trained_on():
         np.testing.assert_allclose(energies(on, graph, vectors), expected, rtol=1e-10)
 
 
+@shorts
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_seen_lengths_are_smooth(first, second):
+def test_seen_lengths_are_smooth(first, second, short):
     species = np.array([atomic_numbers[first], atomic_numbers[second]])
+    blind, sight, end = short.blind, short.sight, (short.blind + short.sight) / 2
 
     def seen(t):
         graph, vectors = dimer(species, t * reach(first, second))
-        new = widened(graph, vectors)
+        new = widened(graph, vectors, short)
         return jnp.vdot(new[0], vectors[0]) / (t * reach(first, second) ** 2)  # negative if it had turned around
 
     jets = [seen, jax.grad(seen), jax.grad(jax.grad(seen)), jax.grad(jax.grad(jax.grad(seen)))]
     value, slope, second_, third = (lambda t, f=f: np.asarray(jax.jit(jax.vmap(f))(jnp.asarray(t))) for f in jets)
-    np.testing.assert_allclose(value([0.05, 0.3, BLIND, SIGHT, 0.9]), [0.6, 0.6, 0.6, SIGHT, 0.9], rtol=1e-12)
+    np.testing.assert_allclose(value([0.05, 0.3, blind, sight, 0.9]), [end, end, end, sight, 0.9], rtol=1e-12)
     grid = np.linspace(0.02, 1.0, 99)
     assert (slope(grid) > -1e-12).all()
     assert (slope(grid) < 1 + 1e-12).all()
     edge = 1e-6
-    for t, limit in ((BLIND, 0.0), (SIGHT, 1.0)):
+    for t, limit in ((blind, 0.0), (sight, 1.0)):
         np.testing.assert_allclose(slope([t - edge, t + edge]), limit, atol=1e-9)
         np.testing.assert_allclose(second_([t - edge, t + edge]), 0, atol=1e-4)
         np.testing.assert_allclose(third([t - edge, t + edge]), 0, atol=30)  # slope 10^7 of it; middle: 10^3
-    assert abs(third([(BLIND + SIGHT) / 2 - 0.012])[0]) > 100
+    assert abs(third([end - 0.012])[0]) > 100

@@ -7,6 +7,7 @@ from m3pot.data.frames import concatenate, make, write_npz
 from m3pot.data.graphs import EdgeCache
 from m3pot.data.guard import LabelError
 from m3pot.io.checkpoint import save_potential
+from m3pot.models.zbl import ADDED, LEARNED
 from m3pot.train.checkpoints import TrainingError
 from m3pot.train.config import ConfigError, make_config
 from m3pot.train.predictions import predict_frames
@@ -61,6 +62,16 @@ def test_a_resumed_run_starts_from_the_same_potential(files):
         prepare(config, resume=True)
 
 
+def test_repulsion_is_added_short_of_what_a_start_has_learned(files):
+    assert prepare(configured(files)).potential.zbl is None
+    assert prepare(configured(files, "model.zbl=true")).potential.zbl == ADDED
+    save_potential(files / "pair.safetensors", dataclasses.replace(pair(), zbl=LEARNED))
+    assert prepare(configured(files, "model.zbl=true")).potential.zbl == LEARNED
+    assert prepare(configured(files, "model.zbl=false")).potential.zbl is None
+    random = prepare(configured(files, model={"name": "Pair", "fields": {"units": 4}}))
+    assert random.potential.zbl == LEARNED
+
+
 def test_a_random_start_has_the_elements_and_the_scale_of_the_data(files):
     config = configured(files, model={"name": "Pair", "fields": {"units": 4}})
     prepared = prepare(config)
@@ -78,6 +89,7 @@ def test_a_random_start_has_the_elements_and_the_scale_of_the_data(files):
         (["model={name = 'Nothing'}"], ConfigError, r"model\.name: expected one of M3GNet.*'Nothing'"),
         (["model={name = 'Pair', fields = {atoms = 3}}"], ConfigError, r"model\.fields do not describe a Pair"),
         (["model={name = 'Pair'}", "replay.data=['x']"], ConfigError, r"replay needs model\.start"),
+        (["model={name = 'Pair'}", "optim.blend=0.5"], ConfigError, r"optim\.blend needs model\.start"),
         (["data.max_force=1e-9"], ConfigError, r"data\.train: no frame is left"),
         (["data.train=['nowhere.extxyz']"], OSError, r"nowhere\.extxyz"),
         (["data.energy_key='total'"], ValueError, "total"),

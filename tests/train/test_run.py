@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from m3pot.train.checkpoints import TrainingError
 from m3pot.train.config import make_config
 from m3pot.train.inputs import Source
 from m3pot.train.prepare import Prepared
-from m3pot.train.run import remember, run
+from m3pot.train.run import blend, remember, run
 from tests.train.toy import edges, morse, pair
 
 FIELDS = "{units = 8, blocks = 1, max_l = 2, max_n = 4, cutoff = 3.6, threebody_cutoff = 3.6}"
@@ -105,6 +106,17 @@ def test_steps_may_change_when_a_run_is_resumed(trained, tmp_path):
     longer = config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 200})})
     remember(longer, tmp_path, resume=True)
     assert json.loads((tmp_path / "config.json").read_text())["optim"]["steps"] == 200
+
+
+def test_blend_lies_on_the_line_from_the_start_to_the_trained_parameters():
+    start, trained = pair(), pair()
+    trained = dataclasses.replace(trained, params=jax.tree.map(lambda x: x + 1, trained.params), shift=start.shift + 3)
+    assert blend(start, trained, 1.0) is trained
+    found = blend(start, trained, 0.25)
+    for a, b, was in zip(*map(jax.tree.leaves, (start.params, found.params, trained.params)), strict=True):
+        np.testing.assert_allclose(b, a + 0.25, rtol=1e-6)
+        assert b.dtype == was.dtype
+    np.testing.assert_array_equal(found.shift, trained.shift)
 
 
 def test_finetune_configuration():
