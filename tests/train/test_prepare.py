@@ -63,6 +63,7 @@ def test_a_resumed_run_starts_from_the_same_potential(files):
 
 
 def test_repulsion_is_added_short_of_what_a_start_has_learned(files):
+    save_potential(files / "pair.safetensors", dataclasses.replace(pair(), zbl=None))
     assert prepare(configured(files)).potential.zbl is None
     assert prepare(configured(files, "model.zbl=true")).potential.zbl == ADDED
     save_potential(files / "pair.safetensors", dataclasses.replace(pair(), zbl=LEARNED))
