@@ -26,10 +26,10 @@ class ShortRange(NamedTuple):
 
 
 LEARNED = ShortRange(0.57, 0.63, 0.0, 1.0)  # for a network that learns beside the repulsion, from frames down to 0.6
-ADDED = ShortRange(0.42, 0.48, 0.45, 0.62)  # for one that learned without it, short of its bonds
+ADDED = ShortRange(0.42, 0.48, 0.49, 0.62)  # for one that learned without it, short of its bonds
 
 
-def widened(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange = LEARNED) -> Float[Array, "e 3"]:
+def widened(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange) -> Float[Array, "e 3"]:
     """The edge vectors as a network may see them: as they are from ``short.sight`` on.
 
     Shorter ones keep their direction, but their length ends halfway between sight and blind: its slope by the true
@@ -46,7 +46,7 @@ def widened(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange = LEAR
     return jnp.where(close[:, None], vectors * (length * reach / r)[:, None], vectors)
 
 
-def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange = LEARNED) -> Float[Array, " n"]:
+def zbl_energies(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange) -> Float[Array, " n"]:
     """Half of the pair repulsion of each atom, eV.
 
     V(r) = 14.4 Z_i Z_j / r * phi(r/a), a = 0.46850/(Z_i^0.23 + Z_j^0.23) A, times an envelope
