@@ -45,9 +45,9 @@ def sample(
             "-k",
             help="pool (parents as they are), near (strained and displaced a little), rattle, strain, compress, hot, "
             "subst, decorate (elements at random), compound (small binary parents with other elements), ions "
-            "(molecular ions and molecules put in), pair, md (from parents), element, binary, dimer, dense, random "
-            "(from nothing), rare, short (mixtures), or universal (the mixture of the shipped models). "
-            "Several, also separated by commas, take turns.",
+            "(molecular ions and molecules put in), disorder (vacancies and mixed metals), pair, md (from parents), "
+            "element, binary, dimer, dense, molecules (packed), random (from nothing), rare, short (mixtures), or "
+            "universal (the mixture of the shipped models). Several, also separated by commas, take turns.",
             show_default="universal",
         ),
     ] = None,

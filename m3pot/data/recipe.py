@@ -152,6 +152,11 @@ def _ions(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crysta
     return -1, change(crystal, rng)
 
 
+def _disorder(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
+    parent, crystal = _choose(source, source.changed, rng)
+    return parent, sample.disorder(crystal, rng)
+
+
 def _hot(source: Source, k: int, rng: np.random.Generator) -> tuple[int, Crystal]:
     parent, crystal = _choose(source, source.changed, rng)
     return parent, sample.heat(crystal, rng)
@@ -216,6 +221,7 @@ KINDS: Mapping[str, Maker] = {
     "decorate": _decorate,
     "compound": _compound,
     "ions": _ions,
+    "disorder": _disorder,
     "hot": _hot,
     "rare": _rare,
     "short": _short,
@@ -224,9 +230,10 @@ KINDS: Mapping[str, Maker] = {
     "dimer": _dimer,
     "pair": _pair,
     "dense": lambda source, k, rng: (-1, generate.dense(rng)),
+    "molecules": lambda source, k, rng: (-1, molecular.pack(rng)),
     "random": lambda source, k, rng: (-1, generate.symmetric(rng)),
 }
-FROM_NOTHING = frozenset({"element", "binary", "dimer", "dense", "random"})  # kinds that need no parents
+FROM_NOTHING = frozenset({"element", "binary", "dimer", "dense", "molecules", "random"})  # kinds that need no parents
 _HALF = (
     *("pool", "hot", "pool", "subst", "pool", "rare", "hot", "pool", "short", "pool"),
     *("hot", "subst", "pool", "rare", "hot", "pool", "subst", "pool", "hot"),

@@ -161,6 +161,35 @@ def compound(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     return _occupy(crystal, numbers)
 
 
+_MOBILE = (3, 11, 19, 37, 55, 12, 20, 30)  # what leaves the electrodes of batteries
+_METALS = (*range(22, 31), *range(40, 49), *range(72, 81))
+
+
+def disorder(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+    """Part of a mobile element taken out, part of a transition metal replaced by a similar one, or both.
+
+    A quarter to all of the sites of Li, Na, K, Rb, Cs, Mg, Ca or Zn; a quarter to three quarters of those of the metal;
+    sites at random, lengths as they are; cells of fewer than 8 atoms are repeated. Raises Rejected if there is neither.
+    """
+    while len(crystal.numbers) < 8:
+        crystal = repeat(crystal, 1 + (np.arange(3) == np.argmin(np.linalg.norm(crystal.cell, axis=1))))
+    elements, draw = np.unique(crystal.numbers), rng.random()
+    mobile, metals = elements[np.isin(elements, _MOBILE)], elements[np.isin(elements, _METALS)]
+    numbers, kept = crystal.numbers.copy(), np.ones(len(crystal.numbers), bool)
+    if len(mobile) and (draw < 0.65 or not len(metals)):
+        sites = np.flatnonzero(numbers == rng.choice(mobile))
+        count = max(1, round(len(sites) * float(rng.choice([0.25, 0.5, 0.75, 1.0]))))
+        kept[rng.choice(sites, count, replace=False)] = False
+    if len(metals) and (draw > 0.35 or not len(mobile)):
+        metal = int(rng.choice(metals))
+        sites = np.flatnonzero(numbers == metal)
+        count = max(1, round(len(sites) * float(rng.choice([0.25, 0.5, 0.75]))))
+        numbers[rng.choice(sites, count, replace=False)] = rng.choice(similar(metal))
+    if kept.all() and (numbers == crystal.numbers).all():
+        raise Rejected("no mobile element and no transition metal")
+    return crystal._replace(numbers=numbers[kept], positions=crystal.positions[kept])
+
+
 def push_pair(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Push two neighbours together to 0.6 to 0.95 of the sum of covalent radii, the rest rattled by 0.05 A.
 

@@ -26,7 +26,7 @@ class ShortRange(NamedTuple):
 
 
 LEARNED = ShortRange(0.57, 0.63, 0.0, 1.0)  # for a network that learns beside the repulsion, from frames down to 0.6
-ADDED = ShortRange(0.42, 0.48, 0.49, 0.62)  # for one that learned without it, short of its bonds
+ADDED = ShortRange(0.52, 0.60, 0.46, 0.62)  # for one that learned without it, short of its bonds
 
 
 def widened(graph: Graph, vectors: Float[Array, "e 3"], short: ShortRange) -> Float[Array, "e 3"]:
