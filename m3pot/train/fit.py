@@ -51,6 +51,8 @@ def fit(
 ) -> Potential:
     """Minimise the loss; returns the averaged parameters of the best validation.
 
+    With a ``config.model.start`` the first validation is that of the start itself.
+
     Writes into ``config.output``: ``checkpoints/`` (orbax), ``log.jsonl`` (a line per validation) and at the end the
     same as ``log.csv``, ``best.safetensors``, ``last.safetensors``.
     Killed at any moment and called again with ``resume``, it ends with the same parameters to the last bit.
@@ -58,7 +60,7 @@ def fit(
     Args:
         potential: where to start from; its element references and scale stay.
         train, valid: frames with their edges.
-        config: all but ``model`` and ``data.train`` matters here.
+        config: of ``model`` and ``data.train`` only whether there is a start matters here.
         resume: go on from the last checkpoint, if there is one.
         report: called with each line of the log.
         advance: called with the number of steps done; negative after a roll-back.
@@ -89,14 +91,13 @@ def _fit(potential, train, valid, config: TrainConfig, manager, folder: Path, re
 
     # On all devices from the start: one compilation, and a restored state lies where the step expects it.
     state, position = replicate(mesh, init_state(potential, optimizer)), Position()
-    if manager.latest_step() is None:
-        checkpoints.save(manager, state, position)  # where the first roll-back goes
-    else:
+    fresh = manager.latest_step() is None
+    if not fresh:
         state, position = checkpoints.restore(manager, state)
     number, streak = int(state.step), int(state.skipped)
     if main:
         with checkpoints.writing(folder):
-            log.truncate(folder / "log.jsonl", number)
+            log.truncate(folder / "log.jsonl", number - fresh)
     advance(number)
     started = time.perf_counter() - position.seconds
     pending: deque[dict[str, Any]] = deque()
@@ -147,6 +148,10 @@ def _fit(potential, train, valid, config: TrainConfig, manager, folder: Path, re
         recent.clear()
         report(record)
 
+    if fresh:
+        if config.model.start:  # a candidate too: what training makes worse is not kept
+            check(0)
+        checkpoints.save(manager, state, position)  # where the first roll-back goes
     finished = number >= optim.steps or 0 < config.patience <= position.stale
     while not finished:
         source = stacked(

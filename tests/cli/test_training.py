@@ -77,6 +77,18 @@ def test_finetune_with_replay(toy, tmp_path):
     assert card["training"]["config"]["optim"]["rates"] == {"node_embedding": 0.0}
 
 
+def test_finetune_keeps_the_start_where_training_makes_it_worse(toy, tmp_path):
+    changes = ["optim.steps=10", "optim.lr=3.0", "data.unit_guard=false", "data.edge_budget=1200", "valid_every=5"]
+    arguments = "finetune", "data.npz", "-m", "pair.safetensors", *(p for change in changes for p in ("--set", change))
+    code, out, err = toy(*arguments)
+    assert code == 0, err
+    assert "the start, which is kept" in err
+    fitted, tuned = (line.split()[-5:] for line in out.splitlines()[2:4])
+    assert fitted == tuned
+    steps = [json.loads(line)["step"] for line in (tmp_path / "finetuned" / "log.jsonl").read_text().splitlines()]
+    assert steps == [0, 5, 10]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
