@@ -65,7 +65,7 @@ def errors(found: dict[str, dict[str, Document]]) -> str:
     for key, by_model in found.items():
         cells = [" / ".join(number(by_model.get(m, {}).get(k)) for k in MEASURES) for m in models]
         count = next(iter(by_model.values())).get("structures")
-        rows.append([f"{name_of(key)}, {count} frames" if count else name_of(key), *cells])
+        rows.append([f"{name_of(key)}, {count:.0f} frames" if count else name_of(key), *cells])
     return table(["frames", *(f"{name_of(model)}: E / F / S" for model in models)], rows)
 
 

@@ -8,6 +8,7 @@ replays frames of nequix-oam-1-perturbed and measures on a tenth of these, kept 
 
 import argparse
 import csv
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from workers import RESULTS, write
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="m3pot-s")
+    parser.add_argument("--model", default="m3pot-s", help="name, or model file in this folder")
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--replay", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=1000)
@@ -43,6 +44,8 @@ def main() -> None:
         place = Path(folder)
         write_npz(heo[few], place / "heo.npz")
         write_npz(old[np.sort(chance.permutation(len(old))[: options.replay])], place / "old.npz")
+        if (file := Path(options.model)).exists():
+            shutil.copy(file, place)  # the command runs there
         command = ["m3pot", "finetune", "heo.npz", "--replay", "old.npz", "--model", options.model, "-o", "tuned"]
         command += ["--set", f"optim.steps={options.steps}"]
         subprocess.run([str(Path(sys.executable).with_name("m3pot")), *command[1:]], cwd=place, check=True)
