@@ -169,7 +169,8 @@ def disorder(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Part of a mobile element taken out, part of a transition metal replaced by a similar one, or both.
 
     A quarter to all of the sites of Li, Na, K, Rb, Cs, Mg, Ca or Zn; a quarter to three quarters of those of the metal;
-    sites at random, lengths as they are; cells of fewer than 8 atoms are repeated. Raises Rejected if there is neither.
+    sites at random, lengths as they are; cells of fewer than 8 atoms are repeated. Raises Rejected if there is neither,
+    or nothing left.
     """
     while len(crystal.numbers) < 8:
         crystal = repeat(crystal, 1 + (np.arange(3) == np.argmin(np.linalg.norm(crystal.cell, axis=1))))
@@ -187,6 +188,8 @@ def disorder(crystal: Crystal, rng: np.random.Generator) -> Crystal:
         numbers[rng.choice(sites, count, replace=False)] = rng.choice(similar(metal))
     if kept.all() and (numbers == crystal.numbers).all():
         raise Rejected("no mobile element and no transition metal")
+    if not kept.any():
+        raise Rejected("nothing left")
     return crystal._replace(numbers=numbers[kept], positions=crystal.positions[kept])
 
 

@@ -225,6 +225,13 @@ def test_disorder_takes_out_mobile_atoms_and_mixes_metals():
         np.testing.assert_array_equal(new.cell, whole.cell)
     assert counts == {0, 0.25, 0.5, 0.75, 1}
     assert {27, 28, 26} <= metals
+    lithium, reasons = from_atoms(bulk("Li", "bcc", a=3.5)), set()
+    for seed in range(20):
+        try:
+            assert 0 < len(sample.disorder(lithium, rng(seed)).numbers) < 8
+        except Rejected as reason:
+            reasons.add(str(reason))
+    assert reasons == {"nothing left"}
     with pytest.raises(Rejected, match="no mobile"):
         sample.disorder(from_atoms(bulk("GaAs", "zincblende", a=5.6)), rng())
 
