@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ELEMENTS = np.array([*range(1, 84), *range(89, 95)])  # H to Bi and Ac to Pu: what universal potentials are trained on
 NOBLE = (2, 10, 18, 36, 54)
+TRANSITION_METALS = (tuple(range(22, 31)), tuple(range(40, 49)), tuple(range(72, 81)))  # rows, without group 3
 _LANTHANIDES = tuple(range(57, 72))
 _ACTINIDES = tuple(range(89, 95))
 _SIMILAR = (  # neighbours within a column or a row of the periodic table that replace each other in crystals
@@ -20,7 +21,7 @@ _SIMILAR = (  # neighbours within a column or a row of the periodic table that r
     *((*_LANTHANIDES, 21, 39), (*_ACTINIDES, 58, 60, 72)),
     *((22, 40, 72), (23, 41, 73), (24, 42, 74), (25, 43, 75, 26), (26, 44, 76, 27), (27, 45, 77, 28), (28, 46, 78)),
     *((29, 47, 79), (30, 48, 80), (5, 13, 31, 49, 81), (6, 14, 32, 50, 82), (7, 15, 33, 51, 83), (8, 16, 34, 52)),
-    *((9, 17, 35, 53), NOBLE, tuple(range(22, 31)), tuple(range(40, 49)), tuple(range(72, 81))),
+    *((9, 17, 35, 53), NOBLE, *TRANSITION_METALS),
 )
 
 

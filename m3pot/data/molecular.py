@@ -1,13 +1,14 @@
 """Molecules and molecular ions: salts, hydrates and molecular crystals, which hold the stiffest bonds of materials."""
 
 import functools
+import itertools
 import re
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 from scipy.spatial.transform import Rotation
 
-from m3pot.data.crystal import Crystal, Rejected
+from m3pot.data.crystal import TRANSITION_METALS, Crystal, Rejected
 from m3pot.neighbors import neighbor_list
 
 _SITES = {  # charge -> elements whose sites an ion of that charge takes
@@ -69,7 +70,8 @@ def ions() -> dict[str, tuple[int, Group]]:
             for entry in entries.split(", "):
                 name, length = entry.split()
                 centre, ligand = re.fullmatch(r"([A-Z][a-z]?)([A-Z][a-z]?)\d?", name).groups()
-                found[name] = charge, _star(centre, [ligand] * len(_SHAPES[shape]), _SHAPES[shape] * float(length))
+                arms = _SHAPES[shape] * float(length)
+                found[name] = charge, _group([centre, *[ligand] * len(arms)], np.vstack([np.zeros(3), arms]))
     for charge, rods in _RODS.items():
         for name, places in rods.items():
             found[name] = charge, _group(list(name), np.outer(places, [0.0, 0.0, 1.0]))
@@ -84,10 +86,6 @@ def ions() -> dict[str, tuple[int, Group]]:
 
 def _group(symbols: list[str], positions: np.ndarray) -> Group:
     return np.array([atomic_numbers[symbol] for symbol in symbols]), positions
-
-
-def _star(centre: str, ligands: list[str], offsets: np.ndarray) -> Group:
-    return _group([centre, *ligands], np.concatenate([np.zeros((1, 3)), offsets]))
 
 
 def exchangeable(numbers: np.ndarray) -> list[tuple[str, int]]:
@@ -127,12 +125,12 @@ def _z(symbols: str) -> tuple[int, ...]:
 
 
 _FAMILIES = tuple(map(_z, ("H Li F Cl Br I", "C Si Ge Sn", "N P As Sb", "O S Se Te")))  # that replace each other
-_3D, _4D, _5D = range(22, 31), range(40, 49), range(72, 81)
-_CENTRES = (*_z("B C N Al Si P S Cl Ge As Se Br Sn Sb Te I"), *_3D, *_4D, *_5D)
+_METALS = tuple(itertools.chain(*TRANSITION_METALS))
+_CENTRES = (*_z("B C N Al Si P S Cl Ge As Se Br Sn Sb Te I"), *_METALS)
 _LIGANDS = ("O",) * 6 + ("S", "S", "Se", "F", "F", "F", "Cl", "Cl", "Cl", "Br", "Br", "I", "H", "H", "H", "N")
 _LIGANDS += ("C O", "C O", "C N", "C N", "O H", "O H")  # the first atom binds
 _RINGS = tuple(map(_z, ("S", "Se", "Te", "C", "S N", "S Se", "P S", "P N", "B N", "C S", "As S", "B O", "Si O")))
-_CATIONS = (*_z("Li Na K Rb Cs Be Mg Ca Sr Ba Al Ga In Tl Sn Pb Bi Y U"), *_3D, *_4D, *_5D, *range(57, 72))
+_CATIONS = (*_z("Li Na K Rb Cs Be Mg Ca Sr Ba Al Ga In Tl Sn Pb Bi Y U"), *_METALS, *range(57, 72))
 _ANIONS = _z("O F S Cl Se Br I")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 
-from m3pot.data.crystal import ELEMENTS, NOBLE, Crystal, Rejected, closest, is_cubic, similar
+from m3pot.data.crystal import ELEMENTS, NOBLE, TRANSITION_METALS, Crystal, Rejected, closest, is_cubic, similar
 from m3pot.units import BOLTZMANN
 
 Range = tuple[float, float]
@@ -162,7 +162,6 @@ def compound(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 
 _MOBILE = (3, 11, 19, 37, 55, 12, 20, 30)  # what leaves the electrodes of batteries
-_METALS = (*range(22, 31), *range(40, 49), *range(72, 81))
 
 
 def disorder(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -175,7 +174,8 @@ def disorder(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     while len(crystal.numbers) < 8:
         crystal = repeat(crystal, 1 + (np.arange(3) == np.argmin(np.linalg.norm(crystal.cell, axis=1))))
     elements, draw = np.unique(crystal.numbers), rng.random()
-    mobile, metals = elements[np.isin(elements, _MOBILE)], elements[np.isin(elements, _METALS)]
+    mobile = elements[np.isin(elements, _MOBILE)]
+    metals = elements[np.isin(elements, np.concatenate(TRANSITION_METALS))]
     numbers, kept = crystal.numbers.copy(), np.ones(len(crystal.numbers), bool)
     if len(mobile) and (draw < 0.65 or not len(metals)):
         sites = np.flatnonzero(numbers == rng.choice(mobile))

@@ -97,7 +97,8 @@ def _fit(potential, train, valid, config: TrainConfig, manager, folder: Path, re
     number, streak = int(state.step), int(state.skipped)
     if main:
         with checkpoints.writing(folder):
-            log.truncate(folder / "log.jsonl", number - fresh)
+            # without a checkpoint even the line of the start, step 0, will be written again
+            log.truncate(folder / "log.jsonl", -1 if fresh else number)
     advance(number)
     started = time.perf_counter() - position.seconds
     pending: deque[dict[str, Any]] = deque()
