@@ -69,7 +69,7 @@ def ions() -> dict[str, tuple[int, Group]]:
         for charge, entries in by_charge.items():
             for entry in entries.split(", "):
                 name, length = entry.split()
-                centre, ligand = re.fullmatch(r"([A-Z][a-z]?)([A-Z][a-z]?)\d?", name).groups()
+                centre, ligand = re.findall(r"[A-Z][a-z]?", name)
                 arms = _SHAPES[shape] * float(length)
                 found[name] = charge, _group([centre, *[ligand] * len(arms)], np.vstack([np.zeros(3), arms]))
     for charge, rods in _RODS.items():
