@@ -48,8 +48,8 @@ def m3pot_potential():
     return potential, sum(leaf.size for leaf in jax.tree.leaves(potential.params))
 
 
-def matgl_model():
-    """MatGL's M3GNet with its default fields, which are those of the published potentials; and its size."""
+def matgl_model(units: int = 64):
+    """MatGL's M3GNet with its default fields, which are those of the published potentials, or wider; and its size."""
     import warnings
 
     warnings.simplefilter("ignore")
@@ -58,7 +58,8 @@ def matgl_model():
     from matgl.models import M3GNet
 
     torch.manual_seed(0)
-    model = M3GNet(element_types=DEFAULT_ELEMENTS, is_intensive=False, use_smooth=True, cutoff=5.0)
+    width = {"units": units, "dim_node_embedding": units, "dim_edge_embedding": units}
+    model = M3GNet(element_types=DEFAULT_ELEMENTS, is_intensive=False, use_smooth=True, cutoff=5.0, **width)
     return model, sum(parameter.numel() for parameter in model.parameters())
 
 
