@@ -333,7 +333,8 @@ CAPTIONS = {
     "solids": "Elastic constants, phonons without LO-TO splitting; PBE in brackets: published, Cu's phonons by us.",
     "device": "On an accelerator: molecular dynamics of silicon (NVE, 1 fs), random crystals in batches; float32.",
     "speed": "Neighbour list, energy, forces and stress of MgO crystals through ASE, float32, models of equal size.",
-    "training": "Training on energy, forces and stress, float32, batches of 32 random crystals.",
+    "training": "Training on energy, forces and stress, float32, batches of 32 random crystals. The shipped models' "
+    "networks have two layers where MatGL's have three.",
     "relax": "Random crystals of 2 to 24 atoms, cell and positions, compilation included.",
     "relax_equality": "Perturbed crystals of the pool: a batch against one by one, and against ASE.",
     "relax_faults": "Broken input and kills.",
