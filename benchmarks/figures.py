@@ -117,7 +117,7 @@ def acwf(document: Document) -> str:
     ]
     groups = {
         "V Cr Mn Fe Co Ni Mo W: MP adds U and spin": "V Cr Mn Fe Co Ni Mo W",
-        "lanthanides and actinides: MP keeps f electrons of most in the core": (
+        "lanthanides (most with f electrons in the core in MP) and actinides": (
             "La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Ac Th Pa U Np Pu"
         ),
         "noble gases": "He Ne Ar Kr Xe Rn",
@@ -328,7 +328,7 @@ CAPTIONS = {
     "accuracy": "Mean absolute errors: energy in eV/atom, forces (length of the error vector) in eV/A, stress in GPa.",
     "efs": "The same beside CHGNet, which learned MPtrj itself and whose energies contain the corrections of MP2020.",
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
-    "acwf_teacher": "The teacher's own: its student can hardly do better.",
+    "acwf_teacher": "The same of the teacher of both models.",
     "dft_eos": "The same of one oxide, GPAW run by `m3pot.data.calculators:gpaw`.",
     "solids": "Elastic constants, phonons without LO-TO splitting; PBE in brackets: published, Cu's phonons by us.",
     "device": "On an accelerator: molecular dynamics of silicon (NVE, 1 fs), random crystals in batches; float32.",
