@@ -12,6 +12,7 @@ as over several devices, as `JAX_NUM_CPU_DEVICES=2 m3pot train` does; torch give
 """
 
 import argparse
+import itertools
 import os
 import resource
 import statistics
@@ -50,7 +51,8 @@ def frames(count: int, path: Path, data: str) -> tuple[float, float]:
     return float(written.n_atoms.mean()), float(EdgeCache.build(written, 5.0).n_edges.mean())
 
 
-WIDTHS = {64: ("m3pot", "m3pot-s", "matgl"), 128: ("m3pot-m", "matgl-128")}
+MATGL = {"matgl": 64, "matgl-128": 128}  # units
+GROUPS = (("m3pot", "m3pot-s", "matgl"), ("m3pot-m", "matgl-128"))  # of one width, MatGL's last
 
 
 def m3pot_epochs(path: str, batch: int, model: str):
@@ -105,14 +107,14 @@ def matgl_epochs(path: str, batch: int, model: str):
     from torch.utils.data import DataLoader
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    name, (model, size) = model, matgl_model(int(model.partition("-")[2] or 64))
+    network, size = matgl_model(MATGL[model])
     start = time.perf_counter()
     data = MGLDatasetLoader.from_extxyz(
-        path, element_types=model.element_types, save_cache=False, root=str(Path(path).parent / name)
+        path, element_types=network.element_types, save_cache=False, root=str(Path(path).parent / model)
     )
     prepared = time.perf_counter() - start
     loader = DataLoader(data, batch_size=batch, shuffle=True, collate_fn=collate_fn_pes, num_workers=0)
-    module = PotentialLightningModule(model=model, stress_weight=0.1, loss="huber_loss")
+    module = PotentialLightningModule(model=network, stress_weight=0.1, loss="huber_loss")
 
     class Clock(lightning.Callback):
         def on_train_epoch_start(self, *_) -> None:
@@ -142,7 +144,7 @@ def matgl_epochs(path: str, batch: int, model: str):
 
 def work(model: str, path: str, batch: int, devices: int) -> None:
     os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
-    epoch, about = (matgl_epochs if model.startswith("matgl") else m3pot_epochs)(path, batch, model)
+    epoch, about = (matgl_epochs if model in MATGL else m3pot_epochs)(path, batch, model)
 
     def answer(number: int) -> dict:
         batches, seconds = epoch(number)
@@ -154,7 +156,7 @@ def work(model: str, path: str, batch: int, devices: int) -> None:
 
 def measured(models: tuple[str, ...], options, arguments: list[str]) -> tuple[dict, list[dict]]:
     """What the workers of these models, the last of which is MatGL's, say of themselves, and their speeds."""
-    pythons = {name: options.peer_python if name.startswith("matgl") else sys.executable for name in models}
+    pythons = {name: options.peer_python if name in MATGL else sys.executable for name in models}
     workers = {name: Worker(__file__, name, python, arguments) for name, python in pythons.items()}
     first = {name: worker.call(0) for name, worker in workers.items()}
     times: dict[str, list[float]] = {name: [] for name in models}
@@ -189,9 +191,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32, help="structures per batch")
     parser.add_argument("--devices", type=int, default=len(os.sched_getaffinity(0)), help="of m3pot, on this CPU")
-    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each package")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each model")
     parser.add_argument("--output", type=Path, default=RESULTS / "training.json")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=[*itertools.chain(*GROUPS)], help=argparse.SUPPRESS)
     parser.add_argument("--file", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -204,7 +206,7 @@ def main() -> None:
         path = Path(folder) / "frames.extxyz"
         atoms, edges = frames(options.frames, path, options.data)
         arguments = ["--file", str(path), "--batch", str(options.batch), "--devices", str(options.devices)]
-        sizes = [measured(models, options, arguments) for models in WIDTHS.values()]
+        sizes = [measured(models, options, arguments) for models in GROUPS]
     result = {
         "what": "training on energy, forces and stress, float32, M3GNet with 3 blocks",
         "data": options.data or "random crystals",
