@@ -10,13 +10,12 @@ all interleaved; "trimmed" is m3pot with M3POT_KEEP_MEMORY=0, which gives freed 
 
 import argparse
 import os
-import resource
 import statistics
 import sys
 import time
 from pathlib import Path
 
-from workers import RESULTS, Worker, serve, versions, write
+from workers import RESULTS, Worker, peak_MB, serve, versions, write
 
 REPEATS = {8: (1, 1, 1), 32: (2, 2, 1), 96: (3, 2, 2), 192: (4, 3, 2), 504: (7, 3, 3)}
 REPEATS |= {1000: (5, 5, 5), 2000: (10, 5, 5)}
@@ -94,7 +93,7 @@ def work(package: str) -> None:
         structure.get_forces()
         structure.get_stress()
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        return {"seconds": seconds, "peak_MB": peak_MB()}
 
     serve({"parameters": parameters, "versions": versions(*names)}, evaluate)
 

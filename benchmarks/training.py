@@ -14,7 +14,6 @@ as over several devices, as `JAX_NUM_CPU_DEVICES=2 m3pot train` does; torch give
 import argparse
 import itertools
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import time
 from pathlib import Path
 
 from speed import m3pot_potential, matgl_model
-from workers import RESULTS, Worker, serve, versions, write
+from workers import RESULTS, Worker, peak_MB, serve, versions, write
 
 
 def frames(count: int, path: Path, data: str) -> tuple[float, float]:
@@ -148,8 +147,7 @@ def work(model: str, path: str, batch: int, devices: int) -> None:
 
     def answer(number: int) -> dict:
         batches, seconds = epoch(number)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"batches": batches, "seconds": seconds, "peak_MB": peak}
+        return {"batches": batches, "seconds": seconds, "peak_MB": peak_MB()}
 
     serve(about, answer)
 
@@ -188,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of an environment with matgl")
     parser.add_argument("--data", default="", help="random frames of this data set or file, instead of random crystals")
-    parser.add_argument("--frames", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32, help="structures per batch")
     parser.add_argument("--devices", type=int, default=len(os.sched_getaffinity(0)), help="of m3pot, on this CPU")
     parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each model")

@@ -1,6 +1,7 @@
 """The training loop: resumable, bit-identical after a kill, with a log that people and programs read."""
 
 import dataclasses
+import re
 import sys
 import time
 from collections import deque
@@ -228,6 +229,9 @@ def peak_memory() -> int | None:
     """Largest memory in use so far, MB: of the first accelerator, or of this process on a CPU; None if unknown."""
     if statistics := jax.local_devices()[0].memory_stats():
         return statistics.get("peak_bytes_in_use", 0) // 2**20
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) // 2**10  # ru_maxrss would begin at the peak of the process that started this one
     try:
         import resource
     except ImportError:  # Windows

@@ -242,3 +242,11 @@ def test_errors_of_orbax_are_one_sentence(tmp_path, error):
     state = init_state(pair(), optax.sgd(1.0))
     with pytest.raises(TrainingError, match=r"cannot be written .*No space left.*--resume"):
         checkpoints.save(Full(), state, checkpoints.Position())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel counts from the parent's peak")
+def test_peak_memory_is_that_of_the_process_itself():
+    child = "from m3pot.train.fit import peak_memory; print(peak_memory())"
+    parent = f"import subprocess, sys; x = b'1' * 2**30; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    found = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout
+    assert 50 < int(found) < 1000
