@@ -49,7 +49,10 @@ def _reply(message: dict) -> None:
 
 
 def peak_MB() -> float:
-    """Most memory that this process held so far. Not ru_maxrss: that one begins at the peak of the parent process."""
+    """Most memory that this process held so far. Not ru_maxrss: that one begins at the peak of the parent process.
+
+    As m3pot.train.fit.peak_memory on Linux, but peers run this in environments without m3pot.
+    """
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
