@@ -1,6 +1,7 @@
 """``m3pot train``, ``finetune`` and ``evaluate``: models from labelled data, and how good they are."""
 
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for everything that is written.")]
 Distributed = Annotated[
     bool,
-    typer.Option("--distributed", help="One of several processes, started by SLURM or MPI or with JAX_* variables."),
+    typer.Option("--distributed", help="One of several processes, of SLURM, MPI or named by JAX_PROCESS_ID."),
 ]
 
 
@@ -142,7 +143,7 @@ def _run(config: "TrainConfig", resume: bool, distributed: bool, json: bool, qui
     import jax
 
     if distributed:
-        jax.distributed.initialize()
+        _join()
     quiet = quiet or jax.process_index() > 0
 
     from m3pot.train.checkpoints import TrainingError
@@ -171,6 +172,24 @@ def _run(config: "TrainConfig", resume: bool, distributed: bool, json: bool, qui
     else:
         print_table([{key: row[key] for key in ("set", "model", *_SHOWN) if key in row} for row in rows])
         say(f"{done.model} (card: {done.model.with_suffix('.md').name})", quiet)
+
+
+def _join() -> None:
+    """Wait for the other processes of this training. SLURM, MPI and Kubernetes say who they are, else variables do."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    variables = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+    try:
+        given = {name: int(os.environ[variable]) for name, variable in variables.items() if variable in os.environ}
+        jax.distributed.initialize(**given)
+        # The first collective connects CPUs, and gives up after 30 s: not to be left until data have been read.
+        multihost_utils.sync_global_devices("all processes have started")
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"The processes of --distributed did not find each other ({' '.join(str(error).split())}); start them with "
+            f"srun or mpirun, or give each JAX_COORDINATOR_ADDRESS=host:port, {' and '.join(variables.values())}."
+        ) from error
 
 
 _SHOWN = ("structures", "energy_mae", "energy_rmse", "forces_mae", "forces_component_mae", "stress_mae")
