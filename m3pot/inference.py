@@ -64,7 +64,8 @@ def predict(
         structures = [structures]
     with numerics(dtype, precision):
         placed = jax.device_put(potential.astype(dtype), find_device(device))
-    budget = max_edges or _EDGES[next(iter(placed.scale.devices())).platform]
+    usual = _EDGES[next(iter(placed.scale.devices())).platform] // getattr(potential.model, "appetite", 1)
+    budget = max_edges or usual
     done: dict[int, Atoms] = {}
 
     def items() -> Iterator[_Item]:

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from pymatgen.core import Lattice, Molecule, Structure
 from m3pot.calculator import M3PotCalculator
 from m3pot.execution import compile_count
 from m3pot.inference import predict
+from m3pot.models.m3gnet import M3GNet
 from m3pot.structure import StructureError
 from tests.helpers import random_potential, structures
 
+FLAX = ("parent", "name")  # fields that every module of Flax has
 POTENTIAL = random_potential("tensorflow", units=4, blocks=1)
 
 
@@ -99,6 +102,23 @@ def test_batches_of_any_composition_share_compilations():
     predict(draw, POTENTIAL, max_edges=2000)
     predict(draw[::-1], POTENTIAL, max_edges=2000)
     assert compile_count("predict") - before <= 5
+
+
+class Hungry(M3GNet):
+    appetite: ClassVar[int] = 32
+
+
+def test_a_model_that_needs_more_memory_has_smaller_batches():
+    fields = {f.name: getattr(POTENTIAL.model, f.name) for f in dataclasses.fields(M3GNet) if f.name not in FLAX}
+    hungry = dataclasses.replace(POTENTIAL, model=Hungry(**fields))
+    batches: dict[str, list[int]] = {"usual": [], "smaller": []}
+    table = [bulk("Cu")] * 40
+    usual = predict(table, POTENTIAL, progress=batches["usual"].append)
+    found = predict(table, hungry, progress=batches["smaller"].append)
+    assert batches["usual"] == [40]
+    assert sum(batches["smaller"]) == 40
+    assert max(batches["smaller"]) < 20
+    assert found[-1].get_potential_energy() == pytest.approx(usual[-1].get_potential_energy(), abs=1e-5)
 
 
 def test_bad_options_are_refused():

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class Nequix:
     cutoff: float  # A
     elements: tuple[int, ...]  # atomic numbers in the order of the model's own species
     config: str  # JSON, the first line of the file
+    appetite: ClassVar[int] = 4  # a neighbour takes so many times the memory of M3GNet's, or more: smaller batches
 
     def apply(self, variables: dict[str, Any], graph: Graph, vectors: Float[Array, "e 3"]) -> Float[Array, " n"]:
         """Energy of each atom in eV, references included; ``variables["params"]`` lists the arrays of the module.
