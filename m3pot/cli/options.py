@@ -15,6 +15,7 @@ import contextlib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,7 @@ Device = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -103,12 +104,15 @@ def one_line(message: object) -> str:
 def progress(
     description: str, total: int | None, *, quiet: bool = False, unit: str = "it"
 ) -> Iterator[Callable[[int], None]]:
-    """Progress bar on standard error with speed and time left; yields ``advance(count)``.
+    """Progress on standard error with speed and time left; yields ``advance(count)``.
 
-    Silent when ``quiet`` or when standard error is not a terminal.
+    A bar on a terminal, lines in the log of a batch job, nothing when ``quiet``.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield lambda count=1: None
+        return
+    if not sys.stderr.isatty():
+        yield _progress_lines(description, total, unit)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -123,6 +127,26 @@ def progress(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count=1: bar.advance(task, count)
+
+
+def _progress_lines(description: str, total: int | None, unit: str) -> Callable[[int], None]:
+    """Says how far work is after a minute, and whenever a minute and a tenth of the time so far have passed."""
+    started = said = time.monotonic()
+    done = told = 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal said, done, told
+        done += count
+        now = time.monotonic()
+        if now - said < max(60, 0.1 * (now - started)):
+            return
+        speed = (done - told) / (now - said)  # since the last line: what a resumed job has done already took no time
+        said, told = now, done
+        of = "" if total is None else f" of {total}"
+        left = f", {(total - done) / speed / 60:.0f} min left" if total and speed > 0 else ""
+        say(f"{description}: {done}{of} {unit}, {speed:.3g} {unit}/s{left}")
+
+    return advance
 
 
 def plain(value: Any) -> Any:

@@ -67,9 +67,10 @@ def run(
     )
     records = [record for record in log.read(folder / "log.jsonl") if record["valid_loss"] is not None]
     if config.model.start and min(records, key=lambda record: record["valid_loss"], default={"step": -1})["step"] == 0:
+        fitted = ", its references fitted" if config.refit_references else ""
         say(
-            "no validation was better than that of the start, which is kept, its references fitted; try a smaller "
-            "optim.lr, more optim.steps or more data."
+            f"no validation was better than that of the start, which is kept{fitted}; try a smaller optim.lr, more "
+            "optim.steps or more data."
         )
     return finish(config, prepared, blend(prepared.potential, best, config.optim.blend), command=command)
 

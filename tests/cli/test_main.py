@@ -6,6 +6,7 @@ import pytest
 import typer
 
 import m3pot.cli.main as cli
+from m3pot.cli import options
 from m3pot.structure import StructureError
 
 
@@ -114,3 +115,20 @@ def test_the_entry_point_keeps_compiled_functions_unless_told_otherwise(tmp_path
     assert folder(**path) == str(tmp_path / ".cache" / "m3pot" / "jax")
     assert folder(**path, XDG_CACHE_HOME="/elsewhere") == "/elsewhere/m3pot/jax"
     assert folder(**path, JAX_COMPILATION_CACHE_DIR="mine") == "mine"
+
+
+def test_the_log_of_a_batch_job_says_how_far_work_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(options.time, "monotonic", lambda: now[0])
+    with options.progress("relax", 3600, unit="structures") as advance:
+        for _ in range(3600):
+            now[0] += 1
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "relax: 60 of 3600 structures, 1 structures/s, 59 min left"
+    assert lines[9].startswith("relax: 600 of 3600")  # each minute, and later whenever a tenth has passed
+    assert 20 < len(lines) < 30
+    with options.progress("relax", None, quiet=True) as advance:
+        now[0] += 100
+        advance(1)
+    assert capsys.readouterr().err == ""
