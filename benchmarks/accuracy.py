@@ -27,7 +27,8 @@ def main() -> None:
     from m3pot.train import plots
 
     sets = {Path(name).stem: load([name], use="validate") for name in options.data}
-    models = {Path(name).stem: evaluation.find_model(name) for name in options.model}
+    names = [Path(name).name.removesuffix(".safetensors").removesuffix(".nqx") for name in options.model]
+    models = {name: evaluation.find_model(model) for name, model in zip(names, options.model, strict=True)}
     found = evaluation.evaluate(sets, models)
     rows = evaluation.overall(found)
     write(options.output, {"units": "eV/atom, eV/A (mean length of error vector), GPa", "rows": rows})

@@ -301,10 +301,13 @@ def finetune(document: Document) -> str:
 
 MAKERS = (accuracy, efs, acwf, dft_eos, solids, finetune, device, speed, md, training, relax)
 MAKERS += (relax_equality, relax_faults, nve, nve_crystals, md_kill)
-BLOCKS: dict[str, Callable[[Document], str]] = {make.__name__: make for make in MAKERS} | {"acwf_teacher": acwf}
+BLOCKS: dict[str, Callable[[Document], str]] = {make.__name__: make for make in MAKERS}
+BLOCKS |= {"accuracy_teacher": accuracy, "acwf_teacher": acwf}
 
 CAPTIONS = {
     "accuracy": "Mean absolute errors: energy in eV/atom, forces (length of the error vector) in eV/A, stress in GPa.",
+    "accuracy_teacher": "The same of the teacher, which learned MPtrj and sAlex, and of the larger MatterSim, five "
+    "times the parameters of `m3pot-m`.",
     "efs": "The same beside CHGNet, which learned MPtrj itself and whose energies contain the corrections of MP2020.",
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
     "acwf_teacher": "The same of the teacher of both models.",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -271,8 +272,13 @@ def evaluate(
     finish(found.failures, total)
 
 
+_ENDINGS = r"(\.[A-Za-z]\w*)+$"  # .extxyz.gz, .safetensors; not the .0 of a version
+
+
 def _short(name: str, others: list[str]) -> str:
     """The file name without ending, or the whole name where that is shared."""
-    stems = [Path(other).name.split(".")[0] if "/" in other or Path(other).exists() else other for other in others]
+    stems = [
+        re.sub(_ENDINGS, "", Path(other).name) if "/" in other or Path(other).exists() else other for other in others
+    ]
     stem = stems[others.index(name)]
     return stem if stems.count(stem) == 1 else name

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from m3pot.cli.training import _short
 from m3pot.data.frames import write_npz
 from m3pot.io.checkpoint import save_potential
 from m3pot.models import MODELS
@@ -108,3 +109,14 @@ def test_errors_are_one_sentence(toy, arguments, sentence):
     assert sentence in err
     assert "Traceback" not in err
     assert err.count("m3pot:") == 1  # stages may have been announced before
+
+
+def test_sets_and_models_go_by_their_file_names():
+    names = [
+        "a/MatterSim-v1.0.0-1M.safetensors",
+        "b/frames.extxyz.gz",
+        "x/run/model.safetensors",
+        "y/model.safetensors",
+    ]
+    assert [_short(name, names) for name in names] == ["MatterSim-v1.0.0-1M", "frames", *names[2:]]
+    assert _short("MatterSim-v1.0.0-1M", ["MatterSim-v1.0.0-1M"]) == "MatterSim-v1.0.0-1M"  # no file: a name
