@@ -22,13 +22,13 @@ def main() -> None:
     options = parser.parse_args()
 
     from m3pot import evaluation
+    from m3pot.benchmark.contender import contenders
     from m3pot.cli.options import print_table
     from m3pot.data.sources import load
     from m3pot.train import plots
 
     sets = {Path(name).stem: load([name], use="validate") for name in options.data}
-    names = [Path(name).name.removesuffix(".safetensors").removesuffix(".nqx") for name in options.model]
-    models = {name: evaluation.find_model(model) for name, model in zip(names, options.model, strict=True)}
+    models = {contender.label: contender.load() for contender in contenders(options.model)}
     found = evaluation.evaluate(sets, models)
     rows = evaluation.overall(found)
     write(options.output, {"units": "eV/atom, eV/A (mean length of error vector), GPa", "rows": rows})

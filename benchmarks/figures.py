@@ -306,8 +306,7 @@ BLOCKS |= {"accuracy_teacher": accuracy, "acwf_teacher": acwf}
 
 CAPTIONS = {
     "accuracy": "Mean absolute errors: energy in eV/atom, forces (length of the error vector) in eV/A, stress in GPa.",
-    "accuracy_teacher": "The same of the teacher, which learned MPtrj and sAlex, and of the larger MatterSim, five "
-    "times the parameters of `m3pot-m`.",
+    "accuracy_teacher": "The same of the teacher, which learned MPtrj and sAlex, and of a larger MatterSim.",
     "efs": "The same beside CHGNet, which learned MPtrj itself and whose energies contain the corrections of MP2020.",
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
     "acwf_teacher": "The same of the teacher of both models.",
@@ -338,10 +337,8 @@ def origin(name: str, document: Document) -> str:
     return f"From [{name}.json]({RESULTS}/{name}.json), `{document['command']}`, {machine}."
 
 
-def draw(name: str, document: Any, path: Path) -> None:
-    """A figure for the results that no command draws."""
-    if name != "speed":
-        return
+def draw_speed(document: Document, path: Path) -> None:
+    """The one figure that no command draws."""
     from matplotlib.figure import Figure
 
     rows = document["rows"]
@@ -362,8 +359,8 @@ def block(name: str, results: Path, drawing: bool) -> str:
     if not path.exists():
         return ""
     document = json.loads(path.read_text())
-    if drawing:
-        draw(name, document, path.with_suffix(".png"))
+    if drawing and name == "speed":
+        draw_speed(document, path.with_suffix(".png"))
     figures = [*sorted(results.glob(f"{name}.png")), *sorted(results.glob(f"{name}_*.png"))]
     figures = [figure for figure in figures if figure.stem not in BLOCKS or figure.stem == name]
     images = "\n".join(f"![{figure.stem}]({RESULTS}/{figure.name})" for figure in figures)

@@ -17,6 +17,7 @@ from m3pot.cli.options import (
     Json,
     Quiet,
     finish,
+    one_line,
     print_json,
     print_table,
     progress,
@@ -188,7 +189,7 @@ def _join() -> None:
         multihost_utils.sync_global_devices("all processes have started")
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"The processes of --distributed did not find each other ({' '.join(str(error).split())}); start them with "
+            f"The processes of --distributed did not find each other ({one_line(error)}); start them with "
             f"srun or mpirun, or give each JAX_COORDINATOR_ADDRESS=host:port, {' and '.join(variables.values())}."
         ) from error
 

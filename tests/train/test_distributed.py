@@ -60,14 +60,19 @@ def together(folder: Path, *options: str) -> None:
         port = free.getsockname()[1]
     shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(PROCESSES)}
     processes = [start(folder, "--distributed", *options, JAX_PROCESS_ID=str(k), **shared) for k in range(PROCESSES)]
-    ends = [process.communicate(timeout=300) for process in processes]
+    try:
+        ends = [process.communicate(timeout=300) for process in processes]
+    finally:  # one that failed lets the others wait
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0] * PROCESSES, ends
 
 
 def test_two_processes_train_as_two_devices_of_one(folder):
     together(folder, "-o", "processes")
     alone = start(folder, "-o", "devices", JAX_NUM_CPU_DEVICES=str(PROCESSES))
-    assert (alone.communicate(), alone.returncode)[1] == 0
+    _, errors = alone.communicate()
+    assert alone.returncode == 0, errors
     expected, found = (parameters(folder / run / "last.safetensors") for run in ("devices", "processes"))
     assert found.keys() == expected.keys()
     for name, values in expected.items():
