@@ -64,7 +64,7 @@ def predict(
         structures = [structures]
     with numerics(dtype, precision):
         placed = jax.device_put(potential.astype(dtype), find_device(device))
-    usual = _EDGES[next(iter(placed.scale.devices())).platform] // getattr(potential.model, "appetite", 1)
+    usual = _EDGES[next(iter(placed.scale.devices())).platform] // potential.appetite
     budget = max_edges or usual
     done: dict[int, Atoms] = {}
 

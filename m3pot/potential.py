@@ -44,6 +44,11 @@ class Potential:
         return self.model.cutoff
 
     @property
+    def appetite(self) -> int:
+        """Memory that a neighbour takes, in units of M3GNet's: what batches are to be smaller by."""
+        return getattr(self.model, "appetite", 1)
+
+    @property
     def elements(self) -> frozenset[int]:
         """Atomic numbers that the potential knows."""
         return frozenset(self.card.get("elements") or range(1, 95))

@@ -17,14 +17,15 @@ def predict_frames(
     potential: Potential,
     cache: EdgeCache,
     *,
-    edge_budget: int = 16384,
+    edge_budget: int | None = None,
     dtype: str = "float32",
     precision: str = "highest",
     advance: Callable[[int], None] = lambda count: None,
 ) -> Frames:
     """The frames of ``cache`` with the predicted energy, forces and stress in place of the labels.
 
-    Raises ValueError if the edges of the cache do not reach as far as the potential sees.
+    ``edge_budget`` neighbours per batch decide the memory; raises ValueError if the edges of the cache do not reach as
+    far as the potential sees.
     """
     if cache.cutoff < potential.cutoff:
         raise ValueError(
@@ -32,7 +33,8 @@ def predict_frames(
         )
     frames = cache.frames
     energy, forces, stress = (np.full_like(x, np.nan) for x in (frames.energy, frames.forces, frames.stress))
-    capacity = capacity_for(cache, max(edge_budget, int(cache.n_edges.max(initial=0))))
+    budget = edge_budget or 16384 // potential.appetite
+    capacity = capacity_for(cache, max(budget, int(cache.n_edges.max(initial=0))))
     groups = plan(cache, capacity, seed=0, epoch=0, shuffle=False)
     with numerics(dtype, precision):
         placed = jax.device_put(potential.astype(dtype))

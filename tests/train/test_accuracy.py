@@ -68,3 +68,13 @@ def test_predictions_in_batches_are_those_of_single_frames():
         np.testing.assert_allclose(result.stress[k], expected.stress[0], atol=1e-10)
     with pytest.raises(ValueError, match="before the cutoff"):
         predict_frames(potential, edges(frames, 2.0))
+
+
+def test_a_model_that_needs_more_memory_is_evaluated_in_smaller_batches(monkeypatch):
+    cache, potential, batches = edges(morse(8)), pair(), []
+    predict_frames(potential, cache, advance=batches.append)
+    assert batches == [8]
+    monkeypatch.setattr(type(potential.model), "appetite", 64, raising=False)
+    predict_frames(potential, cache, advance=batches.append)
+    assert len(batches) > 2
+    assert sum(batches) == 16
