@@ -74,7 +74,7 @@ class OptimSection(_Section):
 
 
 class LossSection(_Section):
-    """Weights and knees of :class:`m3pot.train.loss.LossWeights`."""
+    """Weights, knees and scales of :class:`m3pot.train.loss.LossWeights`; TOML knows inf."""
 
     energy: float = Field(LossWeights().energy, ge=0)
     forces: float = Field(LossWeights().forces, ge=0)
@@ -82,6 +82,8 @@ class LossSection(_Section):
     energy_knee: float = Field(LossWeights().energy_knee, gt=0)
     forces_knee: float = Field(LossWeights().forces_knee, gt=0)
     stress_knee: float = Field(LossWeights().stress_knee, gt=0)
+    forces_scale: float = Field(LossWeights().forces_scale, gt=0, allow_inf_nan=True)
+    stress_scale: float = Field(LossWeights().stress_scale, gt=0, allow_inf_nan=True)
 
 
 class TrainConfig(_Section):

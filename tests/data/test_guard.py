@@ -74,6 +74,14 @@ def test_sizes_find_mistakes_where_every_crystal_has_one_frame(singles, mistake)
         check(MISTAKES[mistake][0](singles))
 
 
+def test_a_few_compounds_under_pressure_with_long_bonds_are_no_mistake(singles):
+    calm = concatenate([singles[np.abs(singles.stress).max((1, 2)) < 0.1]] * 12)
+    assert len(calm) > 100
+    stress = calm.stress.copy()
+    stress[:4] = -0.5 * np.eye(3)
+    check(change(calm, stress=stress, group=np.arange(len(calm)).astype(str)))
+
+
 @pytest.mark.parametrize("mistake", sorted(set(MISTAKES) - {"shuffled forces", "energies in hartree"}))
 def test_predictions_of_a_potential_find_mistakes_in_any_data(singles, mistake):
     few = singles[:12]

@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from m3pot.models.m3gnet import M3GNet
 from m3pot.train.config import ConfigError, load_config, make_config
+from m3pot.train.loss import LossWeights
 
 MINIMAL = '[data]\ntrain = ["a.extxyz"]\n'
 
@@ -35,6 +37,11 @@ def test_overrides_have_toml_types_and_win(file):
     assert config.output == "here"
     assert config.optim.rates == {"node_embedding": 0.0}
     assert config.card == {"name": "x"}
+
+
+def test_large_forces_count_in_full_where_their_scale_is_infinite(file):
+    config = load_config(file(MINIMAL), ["loss.forces_scale=inf"])
+    assert LossWeights(**config.loss.model_dump()) == LossWeights(forces_scale=np.inf)
 
 
 @pytest.mark.parametrize(
