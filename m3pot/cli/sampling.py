@@ -164,6 +164,18 @@ def label(
         ),
     ] = "{}",
     processes: Annotated[int, typer.Option("--processes", min=1, help="Calculators at work at the same time.")] = 1,
+    and_model: Annotated[
+        list[str] | None,
+        typer.Option("--and-model", help="Further models on the same energy scale: label by the mean; repeatable."),
+    ] = None,
+    max_disagreement: Annotated[
+        float,
+        typer.Option(
+            "--max-disagreement",
+            help="Drop frames on which the models disagree by more, eV/A.",
+            show_default="no limit",
+        ),
+    ] = float("inf"),
     max_edges: Annotated[
         int | None,
         typer.Option(
@@ -204,6 +216,7 @@ def label(
       m3pot label frames.extxyz -o labels/ --calculator m3pot.data.calculators:gpaw
       m3pot label frames.extxyz -o labels/ --model m3pot-m --resume
       m3pot label frames.extxyz -o labels/ --model nequix-oam-1.nqx --max-force 50     # in batches too
+      m3pot label frames.extxyz -o labels/ --model A.nqx --and-model B.safetensors --max-disagreement 1
     """
     import contextlib
 
@@ -211,8 +224,10 @@ def label(
     from m3pot.data import label as labels
     from m3pot.data.calculators import Calculators
 
-    if calculator and model:
+    if calculator and (model or and_model):
         raise ValueError("--calculator and --model were both given; choose one.")
+    if max_disagreement < float("inf") and not and_model:
+        raise ValueError("--max-disagreement compares models; give others with --and-model.")
     limits = labels.Limits(max_force, max_pressure, min_repulsion)
     job: dict[str, Any] = {"inputs": [[path.name, _sha256(path)] for path in find(files)]}
     items = (labels.Item(*entry) for entry in read(files))
@@ -225,8 +240,8 @@ def label(
             job |= {"calculator": calculator, "arguments": calculator_args}
             evaluate = stack.enter_context(Calculators(calculator, calculator_args, processes))
         else:
-            evaluate, identity = _model(model, dtype, max_edges)
-            job |= {"model": identity, "dtype": dtype}
+            evaluate, more = _models([model, *(and_model or [])], dtype, max_edges, max_disagreement)
+            job |= more
         advance = stack.enter_context(bar)
         outcome = labels.label(items, evaluate, output, job=job, chunk=chunk, advance=advance, **options)
     total = outcome.labelled + len(outcome.failures)
@@ -282,15 +297,28 @@ def _formulas(files: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _model(model: str | None, dtype: str, max_edges: int | None) -> "tuple[Evaluate, str]":
-    """Batched evaluation by a model of this package, and what tells this model from others."""
+def _models(
+    names: list[str | None], dtype: str, max_edges: int | None, max_disagreement: float
+) -> "tuple[Evaluate, dict[str, Any]]":
+    """Batched evaluation by a model of this package or the mean of several, and what tells this job from others."""
     import functools
 
+    from m3pot.data.teachers import mean_of
     from m3pot.inference import predict
     from m3pot.io.registry import load
 
-    identity = _sha256(Path(model)) if model and Path(model).is_file() else str(model or "default")
-    return functools.partial(predict, potential=load(model), dtype=dtype, max_edges=max_edges, errors="keep"), identity
+    teachers = [
+        functools.partial(predict, potential=load(name), dtype=dtype, max_edges=max_edges, errors="keep")
+        for name in names
+    ]
+    model, *others = (
+        _sha256(Path(name)) if name and Path(name).is_file() else str(name or "default") for name in names
+    )
+    job: dict[str, Any] = {"model": model, "dtype": dtype}
+    if not others:
+        return teachers[0], job
+    job |= {"and_model": others, "max_disagreement": str(max_disagreement)}
+    return mean_of(teachers, limit=max_disagreement), job
 
 
 def _sha256(path: Path) -> str:

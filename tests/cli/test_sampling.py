@@ -73,6 +73,28 @@ def test_label_by_a_model(m3pot, model, parents):
     assert frames.name.tolist() == [f"parents.extxyz@{k}" for k in range(3)]
 
 
+def test_label_by_the_mean_of_two_models(m3pot, model, parents):
+    m3pot("sample", parents, "-k", "rattle", "-n", 4, "-o", "frames.extxyz")
+    arguments = "label", "frames.extxyz", "-m", model, "--and-model", "m3pot-s"
+    assert m3pot(*arguments, "-o", "both")[0] == 0
+    for name, folder in ((model, "one"), ("m3pot-s", "other")):
+        m3pot("label", "frames.extxyz", "-m", name, "-o", folder)
+    mean, one, other = (readers.read(folder) for folder in ("both", "one", "other"))
+    for field in ("energy", "forces", "stress"):
+        expected = (getattr(one, field) + getattr(other, field)) / 2
+        np.testing.assert_allclose(getattr(mean, field), expected, atol=1e-5)
+        assert np.abs(getattr(one, field) - expected).max() > 1e-3
+    code, _, err = m3pot(*arguments, "-o", "agreed", "--max-disagreement", "1e-6")
+    assert code == 1
+    assert "models disagree on a force by" in err
+    code, _, err = m3pot(*arguments, "-o", "both", "--resume", "--max-disagreement", "1")
+    assert code == 2
+    assert "max_disagreement differ" in err
+    code, _, err = m3pot("label", "frames.extxyz", "-m", model, "-o", "alone", "--max-disagreement", "1")
+    assert code == 2
+    assert "give others with --and-model" in err
+
+
 def test_label_by_a_calculator(m3pot, parents):
     arguments = "label", parents, "-c", "ase.calculators.emt:EMT", "-o", "labels"
     code, _, err = m3pot(*arguments)
