@@ -17,7 +17,8 @@ from m3pot.graph import Graph, edge_vectors, real_edges
 from m3pot.neighbors import neighbor_list
 
 _FIRST_CAPACITY = 128
-_STEP = 1.06  # of the ladder of capacities: padding costs 3 % on average, growth recompiles rarely
+_STEP = 1.06  # of the ladder of capacities: padding costs 3 % on average
+GROWTH = 1.15  # of a capacity that was too small: what has grown once grows on, and each time compiles anew
 _TOLERANCE = 1 + 1e-5  # of the cutoff, above the rounding of float32
 
 
@@ -31,9 +32,9 @@ class EdgeList(NamedTuple):
     cell: Float[Array, "r 3 3"]  # A
 
 
-def capacity_for(count: int) -> int:
-    """Smallest rung of a fine geometric ladder with at least 2 % of room above ``count`` edges."""
-    need = max(1.02 * count, _FIRST_CAPACITY)
+def capacity_for(count: int, spare: float = 1.02) -> int:
+    """Smallest rung of a fine geometric ladder that holds ``spare`` times ``count`` edges."""
+    need = max(spare * count, _FIRST_CAPACITY)
     rung = math.ceil(math.log(need / _FIRST_CAPACITY) / math.log(_STEP) - 1e-9)
     return 64 * math.ceil(_FIRST_CAPACITY * _STEP**rung / 64)
 
@@ -49,7 +50,10 @@ def build(
     replicas, n = positions.shape[:2]
     lists = [neighbor_list(x, h, pbc, radius) for x, h in zip(positions, cell, strict=True)]
     count = sum(len(receivers) for receivers, _, _ in lists)
-    capacity = capacity if count <= capacity and capacity else capacity_for(count)
+    if not capacity:
+        capacity = capacity_for(count)
+    elif count > capacity:
+        capacity = capacity_for(count, GROWTH)
     receivers = np.full(capacity, replicas * n, np.int32)
     senders = np.full(capacity, replicas * n, np.int32)
     shifts = np.zeros((capacity, 3), np.int32)

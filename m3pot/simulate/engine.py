@@ -62,7 +62,7 @@ class Engine:
         )
         codes = np.asarray(codes)
         if (codes == loop.OVERFLOW).any():  # the step was not made; make it with more room
-            self.room = edge_lists.capacity_for(self.room)
+            self.room = edge_lists.capacity_for(self.room, edge_lists.GROWTH)
             return "collapsed" if self.room > self.limit else ""
         if codes.any():
             return REASONS[int(min(codes[codes > 0]))][0]

@@ -40,9 +40,8 @@ def test_the_new_features_are_ready_to_learn():
     cache = at_5_angstrom(2)
     grown = grow(load("m3pot-s"), large(cache.frames))
     graph, _ = assemble(cache, np.arange(2), capacity_for(cache, 4096))
-    slopes = jax.grad(lambda params: predict(dataclasses.replace(grown, params=params), graph).energy.sum())(
-        grown.params
-    )
+    energy = lambda params: predict(dataclasses.replace(grown, params=params), graph).energy.sum()  # noqa: E731
+    slopes = jax.jit(jax.grad(energy))(grown.params)
     unread, slope = grown.params["energy"]["value_0_kernel"][64:, :64], slopes["energy"]["value_0_kernel"][64:, :64]
     assert not unread.any()
     assert (np.abs(slope).max(axis=1) > 0).all()
