@@ -309,7 +309,7 @@ CAPTIONS = {
     "accuracy_teacher": "The same of the teacher, which learned MPtrj and sAlex, and of a larger MatterSim.",
     "efs": "The same beside CHGNet, which learned MPtrj itself and whose energies contain the corrections of MP2020.",
     "acwf": "Equations of state of cubic oxides against the average of two all-electron codes, PBE.",
-    "acwf_teacher": "The same of the teacher of both models.",
+    "acwf_teacher": "The same of the teacher of both models, and of a larger MatterSim.",
     "dft_eos": "The same of one oxide, GPAW run by `m3pot.data.calculators:gpaw`.",
     "solids": "Elastic constants, phonons without LO-TO splitting; PBE in brackets: published, Cu's phonons by us.",
     "device": "On an accelerator: molecular dynamics of silicon (NVE, 1 fs), random crystals in batches; float32.",
