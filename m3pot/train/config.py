@@ -82,8 +82,8 @@ class LossSection(_Section):
     energy_knee: float = Field(LossWeights().energy_knee, gt=0)
     forces_knee: float = Field(LossWeights().forces_knee, gt=0)
     stress_knee: float = Field(LossWeights().stress_knee, gt=0)
-    forces_scale: float = Field(LossWeights().forces_scale, gt=0, allow_inf_nan=True)
-    stress_scale: float = Field(LossWeights().stress_scale, gt=0, allow_inf_nan=True)
+    forces_scale: float = Field(LossWeights().forces_scale, gt=0)
+    stress_scale: float = Field(LossWeights().stress_scale, gt=0)
 
 
 class TrainConfig(_Section):
