@@ -67,8 +67,14 @@ def predict_each(ensemble: Ensemble, graph: Graph) -> Properties:
 
 
 def mean_and_spread(each: Properties) -> tuple[Properties, Properties]:
-    """Mean over members, and standard deviation (population) of each component."""
-    return Properties(*(jnp.mean(x, axis=0) for x in each)), Properties(*(jnp.std(x, axis=0) for x in each))
+    """Mean over members, and standard deviation (population) of each component; numpy for numpy."""
+    return Properties(*(x.mean(axis=0) for x in each)), Properties(*(x.std(axis=0) for x in each))
+
+
+def force_variance(each: Properties) -> Float[Array, " n"]:
+    """``mean over members of |F_i - <F_i>|^2`` of each atom in (eV/A)^2; numpy for numpy."""
+    spread = each.forces - each.forces.mean(axis=0)
+    return (spread**2).sum(axis=-1).mean(axis=0)
 
 
 def force_disagreement(each: Properties) -> Float[Array, " n"]:
@@ -76,8 +82,7 @@ def force_disagreement(each: Properties) -> Float[Array, " n"]:
 
     The model deviation of Y. Zhang et al., Comput. Phys. Commun. 253, 107206 (2020).
     """
-    spread = each.forces - jnp.mean(each.forces, axis=0)
-    return jnp.sqrt(jnp.mean(jnp.sum(spread**2, axis=-1), axis=0))
+    return jnp.sqrt(force_variance(each))
 
 
 def predict_ensemble(ensemble: Ensemble, graph: Graph) -> tuple[Properties, Properties, Float[Array, " n"]]:

@@ -8,7 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from m3pot.data.label import Evaluate
-from m3pot.ensemble import force_disagreement
+from m3pot.ensemble import force_variance, mean_and_spread
 from m3pot.graph import Properties
 from m3pot.structure import labels_from_ase
 
@@ -36,9 +36,9 @@ def _mean(answers: "Sequence[Atoms]", limit: float) -> "Atoms":
         if atoms.calc is None:
             return atoms
     each = Properties(*(np.stack(field) for field in zip(*map(labels_from_ase, answers), strict=True)))
-    mean = Properties(*(field.mean(axis=0) for field in each))
+    mean, _ = mean_and_spread(each)
     atoms = answers[0].copy()
-    disagreement = float(np.max(force_disagreement(each)))
+    disagreement = float(np.sqrt(force_variance(each).max()))  # numpy: jax would compile for each size
     if disagreement > limit:
         atoms.info["reason"] = f"models disagree on a force by {disagreement:.2f} eV/A"
         return atoms

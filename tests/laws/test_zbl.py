@@ -157,8 +157,8 @@ def test_seen_lengths_are_smooth(first, second, short):
         new = widened(graph, vectors, short)
         return jnp.vdot(new[0], vectors[0]) / (t * reach(first, second) ** 2)  # negative if it had turned around
 
-    slope, curvature = jax.grad(seen), jax.grad(jax.grad(seen))
-    jets = jax.jit(jax.vmap(lambda t: (seen(t), slope(t), curvature(t), jax.grad(curvature)(t))))
+    first_, second_, third_ = jax.grad(seen), jax.grad(jax.grad(seen)), jax.grad(jax.grad(jax.grad(seen)))
+    jets = jax.jit(jax.vmap(lambda t: (seen(t), first_(t), second_(t), third_(t))))
     edge, grid, lengths = 1e-6, np.linspace(0.02, 1.0, 99), [0.05, 0.3, blind, sight, 0.9]
     points = [*lengths, blind - edge, blind + edge, sight - edge, sight + edge, end - 0.012, *grid]
     value, slope, curvature, third = (np.asarray(x) for x in jets(jnp.asarray(points)))  # one compilation

@@ -107,7 +107,7 @@ def test_smooth_basis_is_orthonormal():
 
 def test_smooth_basis_ends_smoothly():
     """Value, slope and curvature vanish at the cutoff, the third derivative does not."""
-    function = with_derivatives(lambda r: radial.smooth_basis(r, 5, CUTOFF), 3)
+    function = with_derivatives(lambda r: radial.smooth_basis(r, 9, CUTOFF), 3)
     with numerics("float64"):
         value, slope, curvature, third = (np.abs(x[0]).max() for x in function(np.array([CUTOFF])))
     assert value < 1e-14
